@@ -1,0 +1,31 @@
+# What scripts/demo --check compares. Sourced by it: $dir, $work and the demo's variables are set.
+
+failed=0
+wrong() { say "FAILED: $*"; failed=1; }
+
+# The manifest names objects; placeholders are not shown, and an object beside a folder of its name is shown with !00.
+expected() {
+  grep "  $1" "$work/manifest" | grep -v '/\.emptyFolderPlaceholder$' | LC_ALL=C sort -k2
+}
+shown() { (cd "$1" && find . -type f -printf '%P\0' | xargs -0 -r sha256sum -- | sed "s#^\([0-9a-f]*  \)#\1$2#" | LC_ALL=C sort -k2); }
+
+shown "$dir/keys" "" | sed 's/!00$//' | LC_ALL=C sort -k2 >"$work/keys"
+expected "" >"$work/keys.expected"
+cmp -s "$work/keys" "$work/keys.expected" ||
+  wrong "the mount with access keys differs from what was stored: $(diff "$work/keys.expected" "$work/keys" | head -5)"
+[ -d "$dir/keys/demo/empty folder" ] || wrong "the empty folder is missing"
+
+as_user() {
+  local name=$1 id=$2
+  { expected "team/$id/"; expected team/shared/; } | LC_ALL=C sort -k2 >"$work/$name.expected"
+  shown "$dir/$name" team/ >"$work/$name"
+  [ -s "$work/$name.expected" ] || wrong "the sample data has nothing for $name"
+  cmp -s "$work/$name" "$work/$name.expected" ||
+    wrong "$name does not see what the policy says: $(diff "$work/$name.expected" "$work/$name" | head -5)"
+}
+as_user alice "$ALICE_ID"
+as_user bob "$BOB_ID"
+if touch "$dir/keys/demo/new" 2>/dev/null; then wrong "a read-only mount took a file"; fi
+
+[ "$failed" = 0 ] || exit 1
+say "demo check passed: $(wc -l <"$work/keys") files with access keys, $(wc -l <"$work/alice") as alice, $(wc -l <"$work/bob") as bob, checksums equal"

@@ -1,0 +1,265 @@
+//! The command line's shape. Values stay text here: `settings` parses them, so that a flag, a variable and a
+//! profile key are checked by the same words.
+#![allow(clippy::doc_markdown, reason = "these comments are the help text, where backticks would show")]
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+
+use super::setting::Setting;
+use super::settings::{Files, Layer, Source};
+
+const EXAMPLES: &str = "\
+Examples:
+  # With S3 access keys (Project Settings > Storage > S3 access keys): full access, Row Level Security bypassed
+  export SUPABASE_S3_ACCESS_KEY_ID=… SUPABASE_S3_SECRET_ACCESS_KEY=…
+  supafs mount --project-ref abcdefghijklmnopqrst photos ~/photos
+
+  # As one signed-in user: what the policies on storage.objects allow
+  export SUPABASE_PUBLISHABLE_KEY=…
+  supafs mount --project-ref abcdefghijklmnopqrst --session-token-file ~/.token photos ~/photos
+
+  supafs unmount ~/photos
+  supafs doctor photos
+
+Settings come from, first match wins: flags, environment, --env-file, [profile.NAME] in
+~/.config/supafs/config.toml. Profile keys are the long options with underscores, and access_key_id,
+secret_access_key, anon_key, publishable_key, session_token. Secrets are never flags.
+
+Credentials, by variable:
+  SUPABASE_S3_ACCESS_KEY_ID, SUPABASE_S3_SECRET_ACCESS_KEY   access keys
+  SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEY              with one of the next two: one user
+  SUPABASE_SESSION_TOKEN                                     the user's access_token (a JWT)
+  SUPABASE_SESSION_TOKEN_FILE, SUPABASE_SESSION_TOKEN_COMMAND
+Only where none of these is set: the AWS environment and ~/.aws files.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Mount a Supabase Storage bucket as a directory.
+#[derive(Debug, Parser)]
+#[command(name = "supafs", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount a bucket, a folder of it, or all buckets; returns when the mount answers.
+    #[command(
+        override_usage = "supafs mount [OPTIONS] <BUCKET[/PREFIX]> <MOUNTPOINT>\n       \
+                          supafs mount [OPTIONS] --all [--bucket NAME]… <MOUNTPOINT>",
+        after_help = MOUNT_HELP
+    )]
+    Mount(Box<MountArgs>),
+    /// Unmount, and wait until the mount point is free and the daemon has ended.
+    #[command(visible_alias = "umount")]
+    Unmount(UnmountArgs),
+    /// List the buckets that the credential can see.
+    Buckets(BucketsArgs),
+    /// Check what a mount needs, one line each, with the fix.
+    Doctor(DoctorArgs),
+}
+
+const MOUNT_HELP: &str = "\
+Every option can also be set by variable (SUPAFS_ and its name, e.g. SUPAFS_METADATA_TTL, except those that
+name another), in an env file, in a profile, and in the list of -o with underscores: -o metadata_ttl=10s,ro.
+See `supafs --help` for credentials and examples.";
+
+/// Where the settings of any command come from, and whom it talks to as whom.
+#[derive(Debug, Args, Default)]
+pub struct AccessArgs {
+    /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
+    #[arg(long, value_name = "REF", help_heading = "Where")]
+    pub project_ref: Option<String>,
+    /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
+    #[arg(long, value_name = "URL", help_heading = "Where")]
+    pub endpoint: Option<String>,
+    /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
+    #[arg(long, value_name = "REGION", help_heading = "Where")]
+    pub region: Option<String>,
+    /// Which credential to use where both are configured: keys or session [env: SUPAFS_AUTH]
+    #[arg(long, value_name = "KIND", help_heading = "Credentials")]
+    pub auth: Option<String>,
+    /// Use this profile of ~/.aws/config and ~/.aws/credentials [env: SUPAFS_AWS_PROFILE]
+    #[arg(long, value_name = "NAME", help_heading = "Credentials")]
+    pub aws_profile: Option<String>,
+    /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials")]
+    pub anon_key_file: Option<String>,
+    /// File with the user's access token; read again when it changes or the token nears expiry
+    /// [env: SUPABASE_SESSION_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials")]
+    pub session_token_file: Option<String>,
+    /// Shell command that prints the user's access token; run again near expiry
+    /// [env: SUPABASE_SESSION_TOKEN_COMMAND]
+    #[arg(long, value_name = "CMD", help_heading = "Credentials")]
+    pub session_token_command: Option<String>,
+    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
+    #[arg(long, value_name = "NAME", help_heading = "Settings")]
+    pub profile: Option<String>,
+    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// File of NAME=value lines, read as if they were in the environment [env: SUPAFS_ENV_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
+    pub env_file: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL", help_heading = "Settings")]
+    pub log_level: Option<String>,
+}
+
+impl AccessArgs {
+    /// The layer of these flags.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        let mut layer = Layer::new(Source::Flag);
+        layer.set(Setting::ProjectRef, self.project_ref.clone());
+        layer.set(Setting::Endpoint, self.endpoint.clone());
+        layer.set(Setting::Region, self.region.clone());
+        layer.set(Setting::Auth, self.auth.clone());
+        layer.set(Setting::AwsProfile, self.aws_profile.clone());
+        layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
+        layer.set(Setting::SessionTokenFile, self.session_token_file.clone());
+        layer.set(Setting::SessionTokenCommand, self.session_token_command.clone());
+        layer.set(Setting::LogLevel, self.log_level.clone());
+        layer
+    }
+
+    /// The files that these flags name.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
+    }
+}
+
+#[derive(Debug, Args, Default)]
+pub struct MountArgs {
+    /// What to mount and where: BUCKET[/PREFIX] MOUNTPOINT, or with --all the mount point alone
+    #[arg(value_name = "BUCKET[/PREFIX]> <MOUNTPOINT", num_args = 1..=2, required = true)]
+    pub targets: Vec<String>,
+    /// Every bucket that the credential can list is a directory at the top
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: show this bucket instead of asking for the list; may be repeated
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub bucket: Vec<String>,
+    /// Stay in the foreground and log to standard error
+    #[arg(long, short = 'f')]
+    pub foreground: bool,
+    /// Options as in /etc/fstab, separated by commas; may be repeated
+    #[arg(short = 'o', value_name = "OPTION[,…]", action = ArgAction::Append)]
+    pub options: Vec<String>,
+    #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
+    pub files: FileArgs,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "How files look")]
+pub struct FileArgs {
+    /// Refuse every change
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let other users of this machine use the mount, within the file modes
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Owner of every file, id or name [default: you]
+    #[arg(long, value_name = "USER")]
+    pub uid: Option<String>,
+    /// Group of every file, id or name [default: yours]
+    #[arg(long, value_name = "GROUP")]
+    pub gid: Option<String>,
+    /// Permissions of files, octal [default: 644]
+    #[arg(long, value_name = "MODE")]
+    pub file_mode: Option<String>,
+    /// Permissions of directories, octal [default: 755]
+    #[arg(long, value_name = "MODE")]
+    pub dir_mode: Option<String>,
+}
+
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Caching and requests")]
+pub struct TuningArgs {
+    /// How long a listing or an attribute is believed [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub metadata_ttl: Option<String>,
+    /// How long a name that is not there is believed to be missing [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub negative_ttl: Option<String>,
+    /// Directory entries and attributes kept in memory [default: 200000]
+    #[arg(long, value_name = "N")]
+    pub metadata_entries: Option<String>,
+    /// Memory for file contents, read-ahead included, at least 16MiB [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_memory: Option<String>,
+    /// Requests in flight at most [default: 64]
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<String>,
+    /// An operation that makes no progress for this long ends with an error [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub op_timeout: Option<String>,
+    /// Log of the daemon [default: a file below $XDG_STATE_HOME/supafs/log]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<String>,
+    /// Where the daemon writes its counters
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub status_file: Option<String>,
+}
+
+impl MountArgs {
+    /// The layer of these flags.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        let mut layer = self.access.layer();
+        layer.set(Setting::ReadOnly, self.files.read_only.then_some("true"));
+        layer.set(Setting::AllowOther, self.files.allow_other.then_some("true"));
+        layer.set(Setting::Uid, self.files.uid.clone());
+        layer.set(Setting::Gid, self.files.gid.clone());
+        layer.set(Setting::FileMode, self.files.file_mode.clone());
+        layer.set(Setting::DirMode, self.files.dir_mode.clone());
+        layer.set(Setting::MetadataTtl, self.tuning.metadata_ttl.clone());
+        layer.set(Setting::NegativeTtl, self.tuning.negative_ttl.clone());
+        layer.set(Setting::MetadataEntries, self.tuning.metadata_entries.clone());
+        layer.set(Setting::CacheMemory, self.tuning.cache_memory.clone());
+        layer.set(Setting::MaxRequests, self.tuning.max_requests.clone());
+        layer.set(Setting::OpTimeout, self.tuning.op_timeout.clone());
+        layer.set(Setting::LogFile, self.tuning.log_file.clone());
+        layer.set(Setting::StatusFile, self.tuning.status_file.clone());
+        layer
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    /// The directory that a bucket is mounted on
+    #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
+    /// Detach at once even while files are open; the daemon ends when the last is closed
+    #[arg(long, short = 'l')]
+    pub lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BucketsArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// A bucket to check as well
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub bucket: Option<String>,
+    /// Print JSON instead of lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}

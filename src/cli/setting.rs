@@ -1,0 +1,117 @@
+//! Every setting by name: its key in a profile, its variable, and whether it is a secret.
+//!
+//! The one table that flags, environment, env files and profiles share. A key is the long option or the
+//! variable in lower case with underscores.
+
+/// One thing that can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    ProjectRef,
+    Endpoint,
+    Region,
+    Auth,
+    AccessKeyId,
+    SecretAccessKey,
+    AwsProfile,
+    AnonKey,
+    PublishableKey,
+    AnonKeyFile,
+    SessionToken,
+    SessionTokenFile,
+    SessionTokenCommand,
+    ReadOnly,
+    AllowOther,
+    Uid,
+    Gid,
+    FileMode,
+    DirMode,
+    MetadataTtl,
+    NegativeTtl,
+    MetadataEntries,
+    CacheMemory,
+    MaxRequests,
+    OpTimeout,
+    LogFile,
+    LogLevel,
+    StatusFile,
+}
+
+/// How one setting is written where it can be written.
+#[derive(Debug)]
+pub struct Spelling {
+    pub setting: Setting,
+    /// Key in a profile.
+    pub key: &'static str,
+    /// Variable in the environment or an env file.
+    pub variable: &'static str,
+    /// Whether a file that holds it must be private. The anon key counts: it signs the requests.
+    pub secret: bool,
+    /// Whether there is a flag, `--` and the key with dashes.
+    pub flag: bool,
+}
+
+const fn plain(setting: Setting, key: &'static str, variable: &'static str) -> Spelling {
+    Spelling { setting, key, variable, secret: false, flag: true }
+}
+
+const fn hidden(setting: Setting, key: &'static str, variable: &'static str, secret: bool) -> Spelling {
+    Spelling { setting, key, variable, secret, flag: false }
+}
+
+/// The table.
+pub const SPELLINGS: &[Spelling] = &[
+    plain(Setting::ProjectRef, "project_ref", "SUPABASE_PROJECT_REF"),
+    plain(Setting::Endpoint, "endpoint", "SUPABASE_S3_ENDPOINT"),
+    plain(Setting::Region, "region", "SUPABASE_S3_REGION"),
+    plain(Setting::Auth, "auth", "SUPAFS_AUTH"),
+    hidden(Setting::AccessKeyId, "access_key_id", "SUPABASE_S3_ACCESS_KEY_ID", false),
+    hidden(Setting::SecretAccessKey, "secret_access_key", "SUPABASE_S3_SECRET_ACCESS_KEY", true),
+    plain(Setting::AwsProfile, "aws_profile", "SUPAFS_AWS_PROFILE"),
+    hidden(Setting::AnonKey, "anon_key", "SUPABASE_ANON_KEY", true),
+    hidden(Setting::PublishableKey, "publishable_key", "SUPABASE_PUBLISHABLE_KEY", true),
+    plain(Setting::AnonKeyFile, "anon_key_file", "SUPABASE_ANON_KEY_FILE"),
+    hidden(Setting::SessionToken, "session_token", "SUPABASE_SESSION_TOKEN", true),
+    plain(Setting::SessionTokenFile, "session_token_file", "SUPABASE_SESSION_TOKEN_FILE"),
+    plain(Setting::SessionTokenCommand, "session_token_command", "SUPABASE_SESSION_TOKEN_COMMAND"),
+    plain(Setting::ReadOnly, "read_only", "SUPAFS_READ_ONLY"),
+    plain(Setting::AllowOther, "allow_other", "SUPAFS_ALLOW_OTHER"),
+    plain(Setting::Uid, "uid", "SUPAFS_UID"),
+    plain(Setting::Gid, "gid", "SUPAFS_GID"),
+    plain(Setting::FileMode, "file_mode", "SUPAFS_FILE_MODE"),
+    plain(Setting::DirMode, "dir_mode", "SUPAFS_DIR_MODE"),
+    plain(Setting::MetadataTtl, "metadata_ttl", "SUPAFS_METADATA_TTL"),
+    plain(Setting::NegativeTtl, "negative_ttl", "SUPAFS_NEGATIVE_TTL"),
+    plain(Setting::MetadataEntries, "metadata_entries", "SUPAFS_METADATA_ENTRIES"),
+    plain(Setting::CacheMemory, "cache_memory", "SUPAFS_CACHE_MEMORY"),
+    plain(Setting::MaxRequests, "max_requests", "SUPAFS_MAX_REQUESTS"),
+    plain(Setting::OpTimeout, "op_timeout", "SUPAFS_OP_TIMEOUT"),
+    plain(Setting::LogFile, "log_file", "SUPAFS_LOG_FILE"),
+    plain(Setting::LogLevel, "log_level", "SUPAFS_LOG_LEVEL"),
+    plain(Setting::StatusFile, "status_file", "SUPAFS_STATUS_FILE"),
+];
+
+impl Setting {
+    /// How it is written.
+    #[must_use]
+    pub fn spelling(self) -> &'static Spelling {
+        let position = SPELLINGS.iter().position(|spelling| spelling.setting == self);
+        &SPELLINGS[position.expect("every setting is in the table; a test goes through them")]
+    }
+
+    /// By its key in a profile.
+    #[must_use]
+    pub fn by_key(key: &str) -> Option<&'static Spelling> {
+        SPELLINGS.iter().find(|spelling| spelling.key == key)
+    }
+}
+
+/// The known name nearest to a mistyped one, if any is near.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,130 @@
+//! `supafs unmount`: returns when the mount point is free and the daemon has ended.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use super::args::UnmountArgs;
+use super::error::CliError;
+use super::{mount_table, mountpoint, presence};
+
+/// How long the daemon may take to end after its mount is gone.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Runs the command.
+///
+/// # Errors
+/// Nothing of supafs is mounted there, or it is in use: the text says by whom.
+pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
+    let (target, entry) = mountpoint::find(&args.mountpoint)?;
+    let shown = target.display();
+    let Some(entry) = entry else {
+        return Err(CliError::failed(format!("nothing is mounted on {shown}")));
+    };
+    if !entry.is_supafs() {
+        return Err(CliError::failed(format!(
+            "what is mounted on {shown} is no mount of supafs but {} of type {}; use umount",
+            entry.source, entry.fstype
+        )));
+    }
+    if args.lazy || mountpoint::is_dead(&target) {
+        mountpoint::detach(&target)?;
+    } else {
+        unmount(&target)?;
+    }
+    wait_until_free(&target)?;
+    if args.lazy {
+        return Ok(());
+    }
+    presence::wait_for_end(&target, PATIENCE).map_err(|pid| {
+        CliError::failed(format!(
+            "{shown} is unmounted, but the daemon (process {pid}) does not end; see its log"
+        ))
+    })
+}
+
+fn unmount(target: &Path) -> Result<(), CliError> {
+    let told = |why: &str| CliError::failed(format!("cannot unmount {}: {why}", target.display()));
+    if nix::unistd::geteuid().is_root() {
+        return match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+            // EINVAL: unmounted by another in the meantime.
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(Errno::EBUSY) => Err(busy(target)),
+            Err(errno) => Err(told(errno.desc())),
+        };
+    }
+    match mountpoint::fusermount(&["-u"], target) {
+        Ok(()) => Ok(()),
+        Err(why) if why.contains("busy") => Err(busy(target)),
+        Err(why) => Err(told(&why)),
+    }
+}
+
+fn busy(target: &Path) -> CliError {
+    let users = users_of(target);
+    let who = if users.is_empty() {
+        "a process of another user, or another mount on top of it".to_owned()
+    } else {
+        users.join(", ")
+    };
+    CliError::failed(format!(
+        "{0} is in use by {who}. Close that and try again, or detach it now: supafs unmount --lazy {0}",
+        target.display()
+    ))
+}
+
+fn wait_until_free(target: &Path) -> Result<(), CliError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let entry = mount_table::at(target)
+            .map_err(|error| CliError::failed(format!("cannot read the mount table: {error}")))?;
+        match entry {
+            Some(entry) if entry.is_supafs() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Some(entry) if entry.is_supafs() => {
+                return Err(CliError::failed(format!("{} is still mounted", target.display())));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The processes that hold something below `target` open, as `name (pid)`: those that this user may see.
+fn users_of(target: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|entry| entry.path())
+        .filter(|process| uses(process, target))
+        .map(|p| describe(&p))
+        .collect()
+}
+
+fn uses(process: &Path, target: &Path) -> bool {
+    // The links are read, not followed: following would ask the daemon.
+    let points_below = |link: PathBuf| fs::read_link(link).is_ok_and(|path| path.starts_with(target));
+    let is_process =
+        process.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
+    if !is_process {
+        return false;
+    }
+    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
+    // Maps hold a file as well, after its descriptor is closed.
+    let mapped = || {
+        fs::read_dir(process.join("map_files"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| points_below(entry.path()))
+    };
+    files.chain(["cwd", "root", "exe"].map(|name| process.join(name))).any(points_below) || mapped()
+}
+
+fn describe(process: &Path) -> String {
+    let pid = process.file_name().unwrap_or_default().to_string_lossy();
+    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    format!("{} ({pid})", name.trim())
+}

@@ -1,0 +1,41 @@
+//! The counters, written for whoever asks: to the status file, or to the log.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fs::Fs;
+use crate::stats::Stats;
+
+pub(super) struct Status {
+    pub stats: Arc<Stats>,
+    pub fs: Arc<Fs>,
+    pub file: Option<PathBuf>,
+}
+
+impl Status {
+    pub fn write(&self) {
+        let mut status = self.stats.to_json();
+        status["inodes"] = self.fs.inode_count().into();
+        status["open_handles"] = self.fs.handle_count().into();
+        status["pid"] = std::process::id().into();
+        let Some(file) = &self.file else {
+            tracing::info!(%status, "counters");
+            return;
+        };
+        if let Err(error) = replace(file, &format!("{status:#}\n")) {
+            tracing::warn!(file = %file.display(), %error, "cannot write the status file");
+        }
+    }
+}
+
+/// Readers see the old text or the new one, never half of it.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let mut next = file.as_os_str().to_owned();
+    next.push(".new");
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    out.write_all(text.as_bytes())?;
+    fs::rename(next, file)
+}

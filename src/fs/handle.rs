@@ -1,0 +1,81 @@
+//! Open files and directories, by the number that the kernel hands back.
+//!
+//! Lock rank: before the inode table; never held across an await.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::data::Reader;
+use crate::meta::Listing;
+
+/// An open file.
+pub(super) struct FileHandle {
+    pub ino: u64,
+    /// Replaced when the first GET shows another version and nothing was handed out yet.
+    pub reader: Mutex<Arc<Reader>>,
+    /// Bytes went to the caller: the version can no longer be replaced.
+    pub handed_out: AtomicBool,
+}
+
+/// An open directory.
+pub(super) struct DirHandle {
+    pub ino: u64,
+    /// What this stream began with, so that its offsets stay true.
+    pub listing: Mutex<Option<Arc<Listing>>>,
+}
+
+#[derive(Clone)]
+enum Handle {
+    File(Arc<FileHandle>),
+    Directory(Arc<DirHandle>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Handles {
+    open: Mutex<HashMap<u64, Handle>>,
+    next: AtomicU64,
+}
+
+impl Handles {
+    fn insert(&self, handle: Handle) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(number, handle);
+        number
+    }
+
+    pub fn open_file(&self, ino: u64, reader: Arc<Reader>) -> u64 {
+        let reader = Mutex::new(reader);
+        self.insert(Handle::File(Arc::new(FileHandle { ino, reader, handed_out: AtomicBool::new(false) })))
+    }
+
+    pub fn open_directory(&self, ino: u64) -> u64 {
+        self.insert(Handle::Directory(Arc::new(DirHandle { ino, listing: Mutex::new(None) })))
+    }
+
+    pub fn file(&self, number: u64) -> Option<Arc<FileHandle>> {
+        match self.open.lock().get(&number)? {
+            Handle::File(file) => Some(Arc::clone(file)),
+            Handle::Directory(_) => None,
+        }
+    }
+
+    pub fn directory(&self, number: u64) -> Option<Arc<DirHandle>> {
+        match self.open.lock().get(&number)? {
+            Handle::Directory(directory) => Some(Arc::clone(directory)),
+            Handle::File(_) => None,
+        }
+    }
+
+    pub fn close(&self, number: u64) {
+        let closed = self.open.lock().remove(&number);
+        drop(closed);
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+}

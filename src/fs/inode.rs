@@ -1,0 +1,311 @@
+//! The inode table: which numbers the kernel holds, and what each of them stands for.
+//!
+//! Invariants: a number is never reused; a name leads to at most one number; a file that is open keeps the
+//! version it was opened with, so a new version of an open file gets a new number (the kernel's page cache is
+//! per inode); an inode lives as long as the kernel, a handle or a child holds it.
+//!
+//! Lock rank: `InodeTable` is one short mutex, before the directory cache, never held across an await.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::{HashMap, HashTable};
+
+use crate::meta::{Entry, FileVersion, Kind};
+
+/// The number of the mount's root.
+pub const ROOT: u64 = 1;
+
+/// A file's content as its inode shows it.
+#[derive(Debug, Clone)]
+pub struct FileNode {
+    pub version: FileVersion,
+    /// False where the version was learned from a GET, whose time is not the listing's.
+    pub is_listed: bool,
+    /// From user metadata, nanoseconds since the epoch.
+    pub mtime: Option<i64>,
+    /// Bytes of `version` were handed to a reader, and may be in the kernel's pages.
+    pub handed_out: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Node {
+    Directory,
+    File(FileNode),
+}
+
+#[derive(Debug)]
+pub struct Inode {
+    parent: u64,
+    name: Box<[u8]>,
+    component: Option<Box<str>>,
+    pub node: Node,
+    lookups: u64,
+    opens: u32,
+    children: u32,
+    /// No longer reached by its name.
+    detached: bool,
+    /// Its name is to be asked for again before it is opened.
+    pub stale: bool,
+}
+
+/// See the module.
+pub struct InodeTable {
+    inodes: HashMap<u64, Box<Inode>>,
+    by_name: HashTable<u64>,
+    hasher: RandomState,
+    next: u64,
+}
+
+impl InodeTable {
+    #[must_use]
+    pub fn new() -> Self {
+        let root = Inode {
+            parent: ROOT,
+            name: Box::default(),
+            component: None,
+            node: Node::Directory,
+            lookups: 1,
+            opens: 0,
+            children: 0,
+            detached: false,
+            stale: false,
+        };
+        let mut inodes = HashMap::new();
+        inodes.insert(ROOT, Box::new(root));
+        Self { inodes, by_name: HashTable::new(), hasher: RandomState::new(), next: ROOT + 1 }
+    }
+
+    #[must_use]
+    pub fn get(&self, ino: u64) -> Option<&Inode> {
+        self.inodes.get(&ino).map(|inode| &**inode)
+    }
+
+    pub fn get_mut(&mut self, ino: u64) -> Option<&mut Inode> {
+        self.inodes.get_mut(&ino).map(|inode| &mut **inode)
+    }
+
+    /// Inodes held.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The key of an inode, relative to the root; a directory's ends in `/`, the root's is empty.
+    #[must_use]
+    pub fn key(&self, ino: u64) -> Option<String> {
+        let mut components = Vec::new();
+        let mut at = ino;
+        while at != ROOT {
+            let inode = self.inodes.get(&at)?;
+            components.push(inode.component());
+            at = inode.parent;
+        }
+        components.reverse();
+        let mut key = components.join("/");
+        if ino != ROOT && matches!(self.inodes.get(&ino)?.node, Node::Directory) {
+            key.push('/');
+        }
+        Some(key)
+    }
+
+    /// The number under which an entry is known from now on, made if need be.
+    pub fn upsert(&mut self, parent: u64, entry: &Entry) -> u64 {
+        if let Some(ino) = self.named(parent, &entry.name) {
+            if self.inodes.get_mut(&ino).is_some_and(|inode| inode.update(entry)) {
+                return ino;
+            }
+            self.detach(ino);
+        }
+        let ino = self.next;
+        self.next += 1;
+        let inode = Inode {
+            parent,
+            name: entry.name.clone(),
+            component: entry.component.clone(),
+            node: match &entry.kind {
+                Kind::Directory => Node::Directory,
+                Kind::File(version) => Node::File(FileNode::listed(version.clone())),
+            },
+            lookups: 0,
+            opens: 0,
+            children: 0,
+            detached: false,
+            stale: false,
+        };
+        self.inodes.insert(ino, Box::new(inode));
+        let hash = self.hash(parent, &entry.name);
+        let (inodes, hasher) = (&self.inodes, &self.hasher);
+        self.by_name.insert_unique(hash, ino, |other| {
+            inodes.get(other).map_or(0, |inode| hasher.hash_one((inode.parent, &inode.name[..])))
+        });
+        if let Some(parent) = self.inodes.get_mut(&parent) {
+            parent.children += 1;
+        }
+        ino
+    }
+
+    /// The number of a name, if there is one.
+    #[must_use]
+    pub fn named(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        let is_it = |ino: &u64| {
+            self.inodes.get(ino).is_some_and(|inode| inode.parent == parent && *inode.name == *name)
+        };
+        self.by_name.find(self.hash(parent, name), is_it).copied()
+    }
+
+    /// Takes the name off an inode: the name is gone or stands for something else.
+    pub fn detach(&mut self, ino: u64) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        if inode.detached || ino == ROOT {
+            return;
+        }
+        inode.detached = true;
+        let hash = self.hasher.hash_one((inode.parent, &inode.name[..]));
+        if let Ok(slot) = self.by_name.find_entry(hash, |other| *other == ino) {
+            slot.remove();
+        }
+        self.collect(ino);
+    }
+
+    /// The kernel holds the inode once more.
+    pub fn remember(&mut self, ino: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+    }
+
+    pub fn forget(&mut self, ino: u64, lookups: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.lookups = inode.lookups.saturating_sub(lookups);
+            self.collect(ino);
+        }
+    }
+
+    pub fn opened(&mut self, ino: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.opens += 1;
+        }
+    }
+
+    pub fn closed(&mut self, ino: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.opens = inode.opens.saturating_sub(1);
+            self.collect(ino);
+        }
+    }
+
+    /// Drops inodes that nothing holds, upwards from this one.
+    fn collect(&mut self, mut ino: u64) {
+        while let Some(inode) = self.inodes.get(&ino) {
+            if ino == ROOT || inode.lookups > 0 || inode.opens > 0 || inode.children > 0 {
+                return;
+            }
+            let parent = inode.parent;
+            if !inode.detached {
+                let hash = self.hash(parent, &inode.name);
+                if let Ok(slot) = self.by_name.find_entry(hash, |other| *other == ino) {
+                    slot.remove();
+                }
+            }
+            self.inodes.remove(&ino);
+            if let Some(above) = self.inodes.get_mut(&parent) {
+                above.children -= 1;
+            }
+            ino = parent;
+        }
+    }
+
+    fn hash(&self, parent: u64, name: &[u8]) -> u64 {
+        self.hasher.hash_one((parent, name))
+    }
+}
+
+impl Default for InodeTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inode {
+    #[must_use]
+    pub fn parent(&self) -> u64 {
+        self.parent
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn opens(&self) -> u32 {
+        self.opens
+    }
+
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    #[must_use]
+    pub fn file(&self) -> Option<&FileNode> {
+        match &self.node {
+            Node::File(file) => Some(file),
+            Node::Directory => None,
+        }
+    }
+
+    pub fn file_mut(&mut self) -> Option<&mut FileNode> {
+        match &mut self.node {
+            Node::File(file) => Some(file),
+            Node::Directory => None,
+        }
+    }
+
+    fn component(&self) -> &str {
+        match &self.component {
+            Some(component) => component,
+            None => std::str::from_utf8(&self.name).unwrap_or_default(),
+        }
+    }
+
+    /// Takes over what an entry says now. `false`: this inode must stay what it is, the entry needs another.
+    fn update(&mut self, entry: &Entry) -> bool {
+        if self.component != entry.component {
+            return false;
+        }
+        match (&mut self.node, &entry.kind) {
+            (Node::Directory, Kind::Directory) => {}
+            (Node::File(file), Kind::File(version)) => {
+                if file.is_same(version) {
+                    file.version = version.clone();
+                    file.is_listed = true;
+                } else if self.opens > 0 {
+                    return false;
+                } else {
+                    *file = FileNode::listed(version.clone());
+                }
+            }
+            _ => return false,
+        }
+        self.stale = false;
+        true
+    }
+}
+
+impl FileNode {
+    fn listed(version: FileVersion) -> Self {
+        Self { version, is_listed: true, mtime: None, handed_out: false }
+    }
+
+    fn is_same(&self, listed: &FileVersion) -> bool {
+        if self.is_listed {
+            self.version == *listed
+        } else {
+            self.version.etag == listed.etag && self.version.size == listed.size
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! Who the requests are made as, and what the layers need to know of the credential without seeing it.
+
+use std::fmt;
+use std::time::SystemTime;
+
+/// Names every cache, spool and state directory, so that what one identity read is never served to another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// S3 access keys: Row Level Security is bypassed.
+    Keys { access_key_id: String },
+    /// One user of a project; `sub` is absent in tokens of the anon role.
+    User { project_ref: String, sub: Option<String>, role: String },
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys { access_key_id } => write!(f, "access key {access_key_id}"),
+            Self::User { project_ref, sub: Some(sub), role } => {
+                write!(f, "user {sub} ({role}) of project {project_ref}")
+            }
+            Self::User { project_ref, sub: None, role } => write!(f, "role {role} of project {project_ref}"),
+        }
+    }
+}
+
+/// What renewing the credential after a refusal came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// The credential had not expired: the refusal means what it says.
+    StillValid,
+    /// There is a new credential; the request may be made once more.
+    Renewed,
+    /// The credential has expired and no new one is to be had; the text tells what to do.
+    Expired(String),
+}
+
+/// The credential as the object store sees it: something that may have expired and may be renewed.
+#[async_trait::async_trait]
+pub trait Authority: Send + Sync + fmt::Debug {
+    fn identity(&self) -> Identity;
+    /// When the credential in force expires; `None` for access keys and tokens without `exp`.
+    fn expires_at(&self) -> Option<SystemTime>;
+    /// Called in one place, after a 403: renews a credential that has expired. Concurrent callers share
+    /// one renewal.
+    /// `says_expired`: the server called the credential expired, whatever the clock here says.
+    async fn renew(&self, says_expired: bool) -> Renewal;
+}

@@ -1,0 +1,47 @@
+//! supafs maps a Supabase Storage bucket to a directory: file operations become S3 calls, made with access keys
+//! or as one user under Row Level Security.
+//!
+//! # Layers
+//! Imports go downward only, and siblings do not see each other (`tests/integration/layers.rs` checks it).
+//!
+//! | | modules | |
+//! |---|---|---|
+//! | L5 | [`cli`] | commands; [`daemon`] builds, wires, runs (L4) |
+//! | L4 | [`daemon`] | the composition root |
+//! | L3 | [`fuse`] | the kernel's protocol: the only importer of fuser |
+//! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
+//! | L2 | [`meta`], [`data`] | directory and attribute cache; block cache, fetches, read-ahead |
+//! | L1 | [`store`], [`auth`] | the S3 client; credentials (the store is given a provider) |
+//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, logging |
+//!
+//! News travels upward through channels only.
+//!
+//! # Locks
+//! All are short `parking_lot` mutexes, never held across an await. Ranks, first taken first: `fs::handle` <
+//! `fs::inode` < {`meta::dir_cache`, `meta::known`, `data::reader` < `data::fetch` < `data::cache`}.
+//!
+//! # Words
+//! *Key*: the name of an object in its bucket; here relative to the root of the mount. *Component*: what stands
+//! between two slashes of a key; *name*: the same as a file name ([`name`] maps the two). *Prefix*: what the keys
+//! of a directory begin with. *Version*: the bytes an `ETag` stands for. *Block*: the unit of the cache. *Flight*:
+//! one GET under way. *Probe*: asking for one name instead of a listing.
+
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod data;
+pub mod etag;
+pub mod fs;
+pub mod fuse;
+pub mod identity;
+pub mod logging;
+pub mod meta;
+pub mod name;
+pub mod private_file;
+pub mod secret;
+pub mod single_flight;
+pub mod state_dir;
+pub mod stats;
+pub mod store;
+pub mod sys;

@@ -1,0 +1,372 @@
+//! The directory cache: an LRU of listings and of single lookups, each believed for its time to live.
+//!
+//! A lookup is answered, in this order, by a fresh listing (also that a name is absent), by a fresh lookup of the
+//! same name, or by the server: two requests at once for one name, or one listing where that is cheaper.
+//!
+//! Lock rank: `dirs` comes after the inode table and is never held across an await.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::listing::PageFolder;
+use super::{Entry, FileVersion, Kind, Listing};
+use crate::config::Tuning;
+use crate::name;
+use crate::single_flight::SingleFlight;
+use crate::stats::Stats;
+use crate::store::{ListRequest, ObjectStore, StoreError, StoreErrorKind};
+
+/// After this many single lookups in a directory of unknown size, its listing is cheaper than the next ones.
+const LOOKUPS_BEFORE_LISTING: usize = 3;
+
+/// Single lookups remembered for one directory before those that have aged are cleared away.
+const MAX_LOOKUPS: usize = 1000;
+
+/// Entries that one request lists.
+const PAGE: usize = 999;
+
+/// The answer to a lookup.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub entry: Option<Entry>,
+    /// How long the answer may still be believed.
+    pub valid: Duration,
+}
+
+#[derive(Default)]
+struct Directory {
+    listing: Option<Arc<Listing>>,
+    /// A listing under way; whoever wants it holds it.
+    growing: Weak<Listing>,
+    lookups: HashMap<Box<[u8]>, (Option<Entry>, Instant)>,
+    /// Single lookups that came within the time to live of each other.
+    lookups_in_a_row: usize,
+    last_lookup: Option<Instant>,
+    /// What the last listing held.
+    known_len: Option<usize>,
+    /// What was asked before this is not to be remembered: something was seen to have changed.
+    invalidated: Option<Instant>,
+}
+
+impl Directory {
+    fn weight(&self) -> usize {
+        1 + self.lookups.len() + self.listing.as_ref().map_or(0, |listing| listing.len())
+    }
+
+    /// Counts a lookup that has to ask. `true`: listing the directory is the cheaper way to find out.
+    fn prefers_listing(&mut self, ttl: Duration) -> bool {
+        if self.last_lookup.is_none_or(|at| at.elapsed() > ttl) {
+            self.lookups_in_a_row = 0;
+        }
+        self.last_lookup = Some(Instant::now());
+        self.lookups_in_a_row += 1;
+        match self.known_len {
+            // One page costs less than the two requests of a lookup.
+            Some(len) if len < PAGE => true,
+            known => self.lookups_in_a_row > LOOKUPS_BEFORE_LISTING.max(known.unwrap_or(0) / PAGE),
+        }
+    }
+
+    fn is_since(&self, asked: Instant) -> bool {
+        self.invalidated.is_none_or(|at| asked > at)
+    }
+}
+
+struct Directories {
+    lru: LruCache<Box<str>, Directory>,
+    weight: usize,
+}
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    stats: Arc<Stats>,
+    dirs: Mutex<Directories>,
+    probes: SingleFlight<String, Probed>,
+    ttl: Duration,
+    negative_ttl: Duration,
+    max_weight: usize,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct DirCache(Arc<Inner>);
+
+impl DirCache {
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            stats,
+            dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
+            probes: SingleFlight::new(),
+            ttl: tuning.metadata_ttl,
+            negative_ttl: tuning.negative_ttl,
+            max_weight: NonZeroUsize::new(tuning.metadata_entries).map_or(1, NonZeroUsize::get),
+        }))
+    }
+
+    /// The entry `name` of the directory whose keys begin with `prefix`.
+    ///
+    /// # Errors
+    /// When the server had to be asked and did not answer.
+    pub async fn lookup(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+        let inner = &*self.0;
+        if name == name::PLACEHOLDER.as_bytes() {
+            return Ok(Lookup { entry: None, valid: inner.negative_ttl });
+        }
+        let list_first = match inner.remembered(prefix, name) {
+            Remembered::Answer(answer) => return Ok(answer),
+            Remembered::Nothing { list_first } => list_first,
+        };
+        if !(list_first || name::needs_listing(name) || inner.store.is_listed_only(prefix)) {
+            return self.probe(prefix, name).await;
+        }
+        let mut listing = self.listing(prefix);
+        listing.complete().await?;
+        let mut entry = listing.find(name);
+        if entry.is_none() && inner.negative_ttl < inner.ttl {
+            // The listing is believed, but not for what it does not contain.
+            listing = self.listing_within(prefix, inner.negative_ttl);
+            listing.complete().await?;
+            entry = listing.find(name);
+        }
+        let ttl = if entry.is_some() { inner.ttl } else { inner.negative_ttl };
+        Ok(Lookup { valid: listing.valid_for(ttl), entry })
+    }
+
+    /// The listing of a directory, fresh or on its way.
+    #[must_use]
+    pub fn listing(&self, prefix: &str) -> Arc<Listing> {
+        self.listing_within(prefix, self.0.ttl)
+    }
+
+    fn listing_within(&self, prefix: &str, ttl: Duration) -> Arc<Listing> {
+        let inner = &self.0;
+        let mut dirs = inner.dirs.lock();
+        let directory = dirs.entry(prefix);
+        if let Some(listing) = &directory.listing
+            && !listing.valid_for(ttl).is_zero()
+        {
+            return Arc::clone(listing);
+        }
+        if let Some(listing) = directory.growing.upgrade()
+            && directory.is_since(listing.begun)
+        {
+            return listing;
+        }
+        let listing = Arc::new(Listing::new());
+        directory.growing = Arc::downgrade(&listing);
+        drop(dirs);
+        tokio::spawn(fill(Arc::clone(inner), prefix.to_owned(), Arc::downgrade(&listing)));
+        listing
+    }
+
+    /// Forgets what is known of a directory: something in it was seen to have changed.
+    pub fn invalidate(&self, prefix: &str) {
+        let mut dirs = self.0.dirs.lock();
+        let Some(directory) = dirs.lru.get_mut(prefix) else { return };
+        let before = directory.weight();
+        directory.listing = None;
+        directory.lookups = HashMap::new();
+        directory.invalidated = Some(Instant::now());
+        let after = directory.weight();
+        self.0.reweigh(&mut dirs, before, after);
+    }
+
+    async fn probe(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+        // A name that does not need a listing is its own component.
+        let component = String::from_utf8_lossy(name);
+        let key = format!("{prefix}{component}");
+        let store = Arc::clone(&self.0.store);
+        let (kind, asked) = self.0.probes.run(key.clone(), move || probe(store, key)).await?;
+        let entry = kind.map(|kind| Entry { name: name.into(), component: None, kind });
+        self.0.remember(prefix, name, entry.clone(), asked);
+        let ttl = if entry.is_some() { self.0.ttl } else { self.0.negative_ttl };
+        Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()) })
+    }
+}
+
+/// What a probe found, and when it asked.
+type Probed = Result<(Option<Kind>, Instant), StoreError>;
+
+/// What the server has under this key: a folder, else an object, else nothing.
+async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
+    let asked = Instant::now();
+    let first = |prefix: String| ListRequest { prefix, limit: 1, ..ListRequest::default() };
+    // The object is listed, not asked for by HEAD: a listing's times are in milliseconds, HEAD's in seconds,
+    // and a file must not change its time with the way it was found. It is the first key with its own prefix.
+    let (object, folder) = (first(key.clone()), first(format!("{key}/")));
+    let (object, folder) = futures::join!(store.list(&object), store.list(&folder));
+    if !folder?.objects.is_empty() {
+        return Ok((Some(Kind::Directory), asked));
+    }
+    let found = object?.objects.into_iter().next().filter(|object| object.key == key);
+    let kind = found.map(|object| {
+        Kind::File(FileVersion { etag: object.etag, size: object.size, modified_ms: object.modified_ms })
+    });
+    Ok((kind, asked))
+}
+
+/// Ends a listing whose task ends without doing so, by a panic: nobody must wait for it for ever.
+struct Fill {
+    inner: Arc<Inner>,
+    prefix: String,
+    listing: Weak<Listing>,
+}
+
+impl Fill {
+    fn fail(&self, error: StoreError) {
+        if let Some(listing) = self.listing.upgrade() {
+            self.inner.drop_growing(&self.prefix, &listing);
+            listing.fail(error);
+        }
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fail(StoreError {
+                kind: StoreErrorKind::Protocol,
+                operation: "ListObjectsV2",
+                key: self.prefix.clone(),
+                status: 0,
+                code: String::new(),
+                message: "the listing could not be understood".to_owned(),
+            });
+        }
+    }
+}
+
+/// Reads a listing to its end, or until nobody wants it any more.
+async fn fill(inner: Arc<Inner>, prefix: String, listing: Weak<Listing>) {
+    let mut folder = PageFolder::new(&prefix);
+    let mut request = ListRequest { prefix: prefix.clone(), fold: true, ..ListRequest::default() };
+    let fill = Fill { inner, prefix, listing };
+    loop {
+        let page = match fill.inner.store.list(&request).await {
+            Ok(page) => page,
+            Err(error) => return fill.fail(error),
+        };
+        let Some(listing) = fill.listing.upgrade() else { return };
+        request.after.clone_from(&page.next);
+        folder.add(&listing, page);
+        if request.after.is_none() {
+            report_unshowable(&fill.inner.stats, &folder.unshowable);
+            fill.inner.keep(&fill.prefix, listing);
+            return;
+        }
+    }
+}
+
+fn report_unshowable(stats: &Stats, keys: &[String]) {
+    let Some(first) = keys.first() else { return };
+    if stats.unshowable_keys.get() == 0 {
+        tracing::warn!(
+            key = first,
+            count = keys.len(),
+            "keys that cannot be shown as a file name are left out; rename them with another client"
+        );
+    }
+    stats.unshowable_keys.add(keys.len() as u64);
+}
+
+enum Remembered {
+    Answer(Lookup),
+    /// `list_first`: a listing of the directory is the cheaper way to find out.
+    Nothing {
+        list_first: bool,
+    },
+}
+
+impl Inner {
+    fn remembered(&self, prefix: &str, name: &[u8]) -> Remembered {
+        let ttl = |entry: &Option<Entry>| if entry.is_some() { self.ttl } else { self.negative_ttl };
+        let mut dirs = self.dirs.lock();
+        let directory = dirs.entry(prefix);
+        let mut listing_holds = false;
+        if let Some(listing) = &directory.listing {
+            listing_holds = !listing.valid_for(self.ttl).is_zero();
+            let entry = listing.find(name);
+            let valid = listing.valid_for(ttl(&entry));
+            if !valid.is_zero() {
+                return Remembered::Answer(Lookup { entry, valid });
+            }
+        }
+        if let Some((entry, at)) = directory.lookups.get(name) {
+            let valid = ttl(entry).saturating_sub(at.elapsed());
+            if !valid.is_zero() {
+                return Remembered::Answer(Lookup { entry: entry.clone(), valid });
+            }
+        }
+        // Where only the absence has become too old, a probe is cheaper than listing all again.
+        let list_first = directory.prefers_listing(self.ttl) && !listing_holds;
+        Remembered::Nothing { list_first }
+    }
+
+    fn remember(&self, prefix: &str, name: &[u8], entry: Option<Entry>, asked: Instant) {
+        let mut dirs = self.dirs.lock();
+        let directory = dirs.entry(prefix);
+        if !directory.is_since(asked) {
+            return;
+        }
+        let before = directory.weight();
+        if directory.lookups.len() >= MAX_LOOKUPS {
+            let ttl = |entry: &Option<Entry>| if entry.is_some() { self.ttl } else { self.negative_ttl };
+            directory.lookups.retain(|_, (entry, at)| at.elapsed() < ttl(entry));
+        }
+        if directory.lookups.len() >= MAX_LOOKUPS {
+            directory.lookups.clear();
+        }
+        directory.lookups.insert(name.into(), (entry, asked));
+        let after = directory.weight();
+        self.reweigh(&mut dirs, before, after);
+    }
+
+    fn keep(&self, prefix: &str, listing: Arc<Listing>) {
+        let mut dirs = self.dirs.lock();
+        let directory = dirs.entry(prefix);
+        directory.known_len = Some(listing.len());
+        if !directory.is_since(listing.begun) {
+            return;
+        }
+        let before = directory.weight();
+        directory.listing = Some(listing);
+        directory.growing = Weak::new();
+        directory.lookups = HashMap::new();
+        let after = directory.weight();
+        self.reweigh(&mut dirs, before, after);
+    }
+
+    fn drop_growing(&self, prefix: &str, listing: &Arc<Listing>) {
+        if let Some(directory) = self.dirs.lock().lru.get_mut(prefix)
+            && std::ptr::eq(directory.growing.as_ptr(), Arc::as_ptr(listing))
+        {
+            directory.growing = Weak::new();
+        }
+    }
+
+    fn reweigh(&self, dirs: &mut Directories, before: usize, after: usize) {
+        dirs.weight = dirs.weight + after - before;
+        while dirs.weight > self.max_weight && dirs.lru.len() > 1 {
+            let Some((_, evicted)) = dirs.lru.pop_lru() else { break };
+            dirs.weight -= evicted.weight();
+        }
+    }
+}
+
+impl Directories {
+    fn entry(&mut self, prefix: &str) -> &mut Directory {
+        if !self.lru.contains(prefix) {
+            self.lru.put(prefix.into(), Directory::default());
+            self.weight += Directory::default().weight();
+        }
+        self.lru.get_mut(prefix).expect("it was just put there")
+    }
+}

@@ -1,0 +1,311 @@
+//! One directory as one listing saw it: append-only while pages arrive, then immutable.
+//!
+//! A reader keeps the listing it began with, so that its offsets stay true under change. Entries stand in one
+//! text and one vector of fixed-size records: about 48 bytes and the name for each.
+//!
+//! Lock rank: `state` is a leaf, never held across an await.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::etag::ETag;
+use crate::name;
+use crate::store::{ListPage, ListedObject, StoreError};
+
+/// Which version of a file a listing shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileVersion {
+    pub etag: ETag,
+    pub size: u64,
+    /// Milliseconds since the Unix epoch, as listed. The ETag alone is a hash of the content and misses a touch.
+    pub modified_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File(FileVersion),
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: Box<[u8]>,
+    /// The key component, where it is not the name itself.
+    pub component: Option<Box<str>>,
+    pub kind: Kind,
+}
+
+impl Entry {
+    /// The component of the key that this entry stands for.
+    #[must_use]
+    pub fn component(&self) -> &str {
+        match &self.component {
+            Some(component) => component,
+            None => std::str::from_utf8(&self.name).unwrap_or_default(),
+        }
+    }
+}
+
+/// A component that is the name itself and not stored again. An empty component is not.
+const SAME: u16 = u16::MAX;
+
+struct Record {
+    at: u32,
+    name_len: u8,
+    /// [`SAME`] where the component is the name.
+    component_len: u16,
+    is_directory: bool,
+    modified_ms: i64,
+    size: u64,
+    etag: ETag,
+}
+
+#[derive(Default)]
+struct State {
+    text: Vec<u8>,
+    records: Vec<Record>,
+    /// Record numbers in the order of their names; filled when the listing is complete.
+    by_name: Vec<u32>,
+}
+
+/// How far a listing has come.
+#[derive(Debug, Clone)]
+enum Progress {
+    Growing(usize),
+    Complete,
+    Failed(StoreError),
+}
+
+/// The entries of one directory.
+pub struct Listing {
+    state: RwLock<State>,
+    progress: watch::Sender<Progress>,
+    pub(super) begun: Instant,
+    completed: OnceLock<Instant>,
+}
+
+impl Listing {
+    pub(super) fn new() -> Self {
+        Self {
+            state: RwLock::default(),
+            progress: watch::Sender::new(Progress::Growing(0)),
+            begun: Instant::now(),
+            completed: OnceLock::new(),
+        }
+    }
+
+    /// Entries so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.read().records.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How much longer the listing may be believed: it ages from its end on.
+    #[must_use]
+    pub fn valid_for(&self, ttl: Duration) -> Duration {
+        ttl.saturating_sub(self.completed.get().map_or(Duration::ZERO, Instant::elapsed))
+    }
+
+    /// Waits until entry `index` is there: `false` if the listing ends before it.
+    ///
+    /// # Errors
+    /// When the listing could not be read to that point.
+    pub async fn reaches(&self, index: usize) -> Result<bool, StoreError> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            match &*progress.borrow_and_update() {
+                Progress::Growing(count) if *count > index => return Ok(true),
+                Progress::Growing(_) => {}
+                Progress::Complete => return Ok(self.len() > index),
+                Progress::Failed(error) => return Err(error.clone()),
+            }
+            if progress.changed().await.is_err() {
+                // The sender lives in `self`.
+                return Ok(self.len() > index);
+            }
+        }
+    }
+
+    /// Waits for the end of the listing.
+    pub(super) async fn complete(&self) -> Result<(), StoreError> {
+        self.reaches(usize::MAX - 1).await.map(|_| ())
+    }
+
+    /// The entry with this name. The listing must be complete.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<Entry> {
+        let state = self.state.read();
+        let slot = state.by_name.binary_search_by(|&record| state.name(record as usize).cmp(name)).ok()?;
+        Some(state.entry(state.by_name[slot] as usize))
+    }
+
+    /// The entry at a position, in the order in which pages arrived.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Entry> {
+        let state = self.state.read();
+        (index < state.records.len()).then(|| state.entry(index))
+    }
+
+    /// Ends a listing that is still growing.
+    pub(super) fn fail(&self, error: StoreError) {
+        self.progress.send_replace(Progress::Failed(error));
+    }
+
+    fn finish(&self) {
+        let mut state = self.state.write();
+        state.text.shrink_to_fit();
+        state.records.shrink_to_fit();
+        let count = u32::try_from(state.records.len()).unwrap_or(u32::MAX);
+        let mut by_name: Vec<u32> = (0..count).collect();
+        by_name.sort_unstable_by(|&a, &b| state.name(a as usize).cmp(state.name(b as usize)));
+        state.by_name = by_name;
+        drop(state);
+        // Only one task fills a listing, and it ends once.
+        let _first = self.completed.set(Instant::now());
+        self.progress.send_replace(Progress::Complete);
+    }
+}
+
+impl State {
+    fn name(&self, index: usize) -> &[u8] {
+        let record = &self.records[index];
+        &self.text[record.at as usize..][..usize::from(record.name_len)]
+    }
+
+    fn entry(&self, index: usize) -> Entry {
+        let record = &self.records[index];
+        let name = self.name(index).into();
+        let component = (record.component_len != SAME).then(|| {
+            let rest = &self.text[record.at as usize + usize::from(record.name_len)..];
+            String::from_utf8_lossy(&rest[..usize::from(record.component_len)]).into()
+        });
+        let kind = if record.is_directory {
+            Kind::Directory
+        } else {
+            Kind::File(FileVersion {
+                etag: record.etag.clone(),
+                size: record.size,
+                modified_ms: record.modified_ms,
+            })
+        };
+        Entry { name, component, kind }
+    }
+
+    fn push(&mut self, name: &[u8], component: &str, file: Option<FileVersion>) -> bool {
+        let (Ok(at), Ok(name_len)) = (u32::try_from(self.text.len()), u8::try_from(name.len())) else {
+            return false;
+        };
+        let (explicit, component_len) = if component.as_bytes() == name {
+            ("", SAME)
+        } else {
+            let Ok(len) = u16::try_from(component.len()) else { return false };
+            (component, len)
+        };
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(explicit.as_bytes());
+        let is_directory = file.is_none();
+        let file = file.unwrap_or(FileVersion { etag: ETag::none(), size: 0, modified_ms: 0 });
+        self.records.push(Record {
+            at,
+            name_len,
+            component_len,
+            is_directory,
+            modified_ms: file.modified_ms,
+            size: file.size,
+            etag: file.etag,
+        });
+        true
+    }
+}
+
+/// Turns pages of keys into entries: hides placeholders, gives every key one name.
+///
+/// An object `a` whose folder `a/` exists is shown beside it, and `a/` may stand pages behind `a` in byte order
+/// (`a-1`, `a.txt` lie between): such objects wait until the listing has passed the place of the folder.
+pub(super) struct PageFolder {
+    prefix: String,
+    waiting: Vec<(String, FileVersion)>,
+    /// Names that were decoded from something else: only these can meet each other.
+    decoded: HashSet<Box<[u8]>>,
+    /// Keys that cannot be shown.
+    pub(super) unshowable: Vec<String>,
+}
+
+impl PageFolder {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            waiting: Vec::new(),
+            decoded: HashSet::new(),
+            unshowable: Vec::new(),
+        }
+    }
+
+    /// Adds a page to the listing, which is complete with the page that has no `next`.
+    pub(super) fn add(&mut self, listing: &Listing, page: ListPage) {
+        let prefix_len = self.prefix.len();
+        let folders: HashSet<&str> = page.prefixes.iter().map(|p| &p[prefix_len..p.len() - 1]).collect();
+        for ListedObject { key, size, etag, modified_ms } in page.objects {
+            let component = &key[prefix_len..];
+            // `dir/` with nothing in it is how some clients make a folder.
+            let is_marker = component.is_empty() && size == 0;
+            if component != name::PLACEHOLDER && !is_marker {
+                self.waiting.push((component.to_owned(), FileVersion { etag, size, modified_ms }));
+            }
+        }
+        let mut state = listing.state.write();
+        for (component, version) in std::mem::take(&mut self.waiting) {
+            let has_folder = folders.contains(component.as_str());
+            let folder = format!("{}{component}/", self.prefix);
+            let undecided = page.next.as_ref().is_some_and(|next| *next <= folder);
+            if undecided && !has_folder {
+                self.waiting.push((component, version));
+            } else {
+                self.push(&mut state, &component, Some(version), has_folder);
+            }
+        }
+        for folder in &page.prefixes {
+            self.push(&mut state, &folder[prefix_len..folder.len() - 1], None, false);
+        }
+        let count = state.records.len();
+        drop(state);
+        if page.next.is_none() {
+            listing.finish();
+        } else {
+            listing.progress.send_replace(Progress::Growing(count));
+        }
+    }
+
+    fn push(&mut self, state: &mut State, component: &str, file: Option<FileVersion>, has_folder: bool) {
+        let mut name = name::alias(component).unwrap_or_else(|| name::from_component(component).into_owned());
+        if has_folder {
+            name = name::beside(&name);
+        }
+        if name != component.as_bytes() || !component.bytes().all(name::is_allowed) {
+            if self.decoded.contains(name.as_slice()) {
+                name = name::beside(&name);
+            }
+            if !self.decoded.insert(name.as_slice().into()) {
+                self.unshowable.push(format!("{}{component}", self.prefix));
+                return;
+            }
+        }
+        if !state.push(&name, component, file) {
+            self.unshowable.push(format!("{}{component}", self.prefix));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! What is known of the bucket's names: directory listings, single lookups, and user metadata seen on the way.
+//!
+//! Everything here is a cache with a time to live; the server's word is never changed, only remembered.
+
+mod dir_cache;
+mod known;
+mod listing;
+
+pub use dir_cache::{DirCache, Lookup};
+pub use known::Known;
+pub use listing::{Entry, FileVersion, Kind, Listing};

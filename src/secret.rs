@@ -1,0 +1,31 @@
+//! Text that must not be seen: keys and tokens.
+//!
+//! Invariant: the only way to the text is [`Secret::expose`], so that a search for it shows every place
+//! where a secret leaves. `Debug` prints `***`, there is no `Display`, and the memory is wiped on drop.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A key, a token, or any setting that may hold one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text itself. It must go to the signer or a parser, never to a log or a message.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

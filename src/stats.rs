@@ -1,0 +1,97 @@
+//! Counters of what the mount does: requests by operation, bytes, cache hits. Written as JSON on `SIGUSR1`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::json;
+
+/// The S3 operations the daemon sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Operation {
+    ListBuckets,
+    ListObjectsV2,
+    HeadObject,
+    GetObject,
+}
+
+impl Operation {
+    const ALL: [Self; 4] = [Self::ListBuckets, Self::ListObjectsV2, Self::HeadObject, Self::GetObject];
+
+    /// The name S3 gives it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ListBuckets => "ListBuckets",
+            Self::ListObjectsV2 => "ListObjectsV2",
+            Self::HeadObject => "HeadObject",
+            Self::GetObject => "GetObject",
+        }
+    }
+}
+
+/// A number that only grows, or a gauge that returns to zero at rest.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters of one daemon.
+#[derive(Debug, Default)]
+pub struct Stats {
+    requests: [Counter; Operation::ALL.len()],
+    /// Requests that were sent again after a passing failure.
+    pub retries: Counter,
+    /// Requests that were answered.
+    pub answers: Counter,
+    /// Requests sent and not yet answered in full.
+    pub in_flight: Counter,
+    /// Body bytes received by GET.
+    pub bytes_received: Counter,
+    /// Reads answered from memory, and those that had to wait for the server.
+    pub read_hits: Counter,
+    pub read_misses: Counter,
+    /// Keys that could not be shown as a file at all.
+    pub unshowable_keys: Counter,
+}
+
+impl Stats {
+    pub fn count(&self, operation: Operation) {
+        self.requests[operation as usize].add(1);
+    }
+
+    #[must_use]
+    pub fn requests(&self, operation: Operation) -> u64 {
+        self.requests[operation as usize].get()
+    }
+
+    /// The counters as the status file holds them.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let requests: serde_json::Map<_, _> = Operation::ALL
+            .iter()
+            .map(|&operation| (operation.name().to_owned(), self.requests(operation).into()))
+            .collect();
+        json!({
+            "requests": requests,
+            "retries": self.retries.get(),
+            "requests_in_flight": self.in_flight.get(),
+            "bytes_received": self.bytes_received.get(),
+            "read_hits": self.read_hits.get(),
+            "read_misses": self.read_misses.get(),
+            "unshowable_keys": self.unshowable_keys.get(),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Every bucket as a directory: `mount --all`. The first component of a key is the bucket.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::bucket::Bucket;
+use super::s3::S3Service;
+use super::{GetBody, ListPage, ListRequest, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
+
+/// The buckets of a service, side by side.
+pub(super) struct Buckets {
+    service: S3Service,
+    /// Empty: those the credential can list.
+    named: Vec<String>,
+}
+
+impl fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buckets").field("named", &self.named).finish_non_exhaustive()
+    }
+}
+
+impl Buckets {
+    pub(super) fn new(service: S3Service, mut named: Vec<String>) -> Self {
+        named.sort();
+        named.dedup();
+        Self { service, named }
+    }
+
+    async fn names(&self) -> Result<Vec<String>, StoreError> {
+        if !self.named.is_empty() {
+            return Ok(self.named.clone());
+        }
+        Ok(self.service.buckets().await?.into_iter().map(|bucket| bucket.name).collect())
+    }
+
+    fn split<'a>(&self, operation: &'static str, key: &'a str) -> Result<(Bucket, &'a str), StoreError> {
+        let (bucket, rest) = key.split_once('/').ok_or_else(|| StoreError {
+            kind: StoreErrorKind::NotFound,
+            operation,
+            key: key.to_owned(),
+            status: 0,
+            code: String::new(),
+            message: "there are only buckets here".to_owned(),
+        })?;
+        Ok((self.service.bucket(bucket, ""), rest))
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Buckets {
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError> {
+        let Some((bucket, prefix)) = request.prefix.split_once('/') else {
+            let mut prefixes: Vec<_> = self.names().await?.into_iter().map(|name| name + "/").collect();
+            prefixes.retain(|name| name.starts_with(&request.prefix));
+            return Ok(ListPage { prefixes, ..ListPage::default() });
+        };
+        let below = |key: &String| key[bucket.len() + 1..].to_owned();
+        let after = request.after.as_ref().map(below);
+        let inner = ListRequest { prefix: prefix.to_owned(), after, ..request.clone() };
+        let mut page = self.service.bucket(bucket, "").list(&inner).await?;
+        for object in &mut page.objects {
+            object.key = format!("{bucket}/{}", object.key);
+        }
+        for folder in &mut page.prefixes {
+            *folder = format!("{bucket}/{folder}");
+        }
+        page.next = page.next.map(|next| format!("{bucket}/{next}"));
+        Ok(page)
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectHead, StoreError> {
+        let (bucket, key) = self.split("HeadObject", key)?;
+        bucket.head(key).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>, size_hint: u64) -> Result<GetBody, StoreError> {
+        let (bucket, key) = self.split("GetObject", key)?;
+        bucket.get(key, range, size_hint).await
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.service.round_trip()
+    }
+
+    fn is_listed_only(&self, prefix: &str) -> bool {
+        prefix.is_empty()
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        for name in self.names().await? {
+            self.service.bucket(&name, "").probe().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Store errors: what the caller should do, with the server's own words beside it.
+
+use std::fmt;
+
+/// What a failed request means to the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// No such key, or hidden by a policy: the server does not tell these apart.
+    NotFound,
+    /// No such bucket.
+    NoSuchBucket,
+    /// A policy forbids it.
+    Denied,
+    /// The credential has expired, and no new one could be had.
+    Expired,
+    /// The service refuses the credential itself: unknown key, bad signature, malformed token.
+    BadCredential,
+    /// The server refuses the key as a name.
+    InvalidKey,
+    /// The range starts behind the end of the object.
+    RangeNotSatisfiable,
+    /// The server, the gateway or the network failed in a way that passes; retries are used up.
+    Unavailable,
+    /// No byte moved until the deadline.
+    TimedOut,
+    /// The answer contradicts itself or the protocol.
+    Protocol,
+    /// Anything else the server refuses.
+    Refused,
+}
+
+/// A failed request.
+#[derive(Debug, Clone)]
+pub struct StoreError {
+    pub kind: StoreErrorKind,
+    /// `GetObject`, `ListObjectsV2`, …
+    pub operation: &'static str,
+    pub key: String,
+    /// HTTP status, or 0 where there was no answer.
+    pub status: u16,
+    /// The server's code and message, or the transport's words. Never a secret.
+    pub code: String,
+    pub message: String,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}: ", self.operation, self.key)?;
+        if self.status != 0 {
+            write!(f, "{} ", self.status)?;
+        }
+        if !self.code.is_empty() {
+            write!(f, "{}: ", self.code)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,128 @@
+//! The object store: what the file system needs of Supabase's S3 endpoint, and nothing more.
+//!
+//! Keys are relative to the root of the mount: the mount's prefix and the bucket-per-directory view of
+//! `mount --all` are applied here, so that the layers above know one flat key space.
+
+mod bucket;
+mod buckets;
+mod error;
+pub mod reach;
+mod retry;
+pub mod s3;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use error::{StoreError, StoreErrorKind};
+
+use crate::etag::ETag;
+
+/// One object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    pub key: String,
+    pub size: u64,
+    pub etag: ETag,
+    /// Milliseconds since the Unix epoch: what the server's listing gives.
+    pub modified_ms: i64,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListRequest {
+    /// Keys that begin with this. A directory's prefix ends in `/`.
+    pub prefix: String,
+    /// Fold what lies below the next `/` into `prefixes`.
+    pub fold: bool,
+    /// `next` of the page before.
+    pub after: Option<String>,
+    /// At most this many keys and prefixes; 0 means the largest safe page.
+    pub limit: u16,
+}
+
+/// One page of a listing, complete and in byte order up to `next`.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    pub objects: Vec<ListedObject>,
+    /// Folded prefixes, each ending in `/`, never equal to the requested prefix.
+    pub prefixes: Vec<String>,
+    /// Pass as `after` for the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// What HEAD, or the headers of GET, tell of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectHead {
+    pub size: u64,
+    pub etag: ETag,
+    /// As the answer says it (whole seconds). Never compared with a listing's.
+    pub modified: Option<SystemTime>,
+    pub content_type: Option<String>,
+    pub cache_control: Option<String>,
+    /// User metadata, names in lower case without `x-amz-meta-`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An answered GET: the headers are here, the body follows.
+pub struct GetBody {
+    pub head: ObjectHead,
+    /// The bytes the body will carry, and `head.size` is the whole object's size.
+    pub range: Range<u64>,
+    /// How long the server took to the first byte of the answer.
+    pub first_byte: Duration,
+    pub body: Box<dyn ByteStream>,
+}
+
+impl fmt::Debug for GetBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetBody")
+            .field("head", &self.head)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A body as it arrives.
+#[async_trait]
+pub trait ByteStream: Send {
+    /// The next piece, or `None` at the end. An end before the announced length is an error.
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError>;
+    /// The reader wants no more for now: the request no longer counts as one in flight.
+    fn pause(&mut self) {}
+}
+
+/// A bucket as the list of buckets shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketEntry {
+    pub name: String,
+    pub created: Option<SystemTime>,
+}
+
+/// What the file system asks of the service. Dropping a returned future aborts the request.
+///
+/// Every method retries what is worth retrying until the operation's deadline; what it returns is final.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + fmt::Debug {
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError>;
+    async fn head(&self, key: &str) -> Result<ObjectHead, StoreError>;
+    /// Reads `range`, or the whole object when `None` (the only way to read an empty one).
+    /// `size_hint` is the object's size where known: a server may hash all of it before the first byte.
+    async fn get(&self, key: &str, range: Option<Range<u64>>, size_hint: u64) -> Result<GetBody, StoreError>;
+    /// The shortest time to an answer seen lately, or zero while none is known.
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Whether the names in a directory are known by listing it only, never by probing one of them.
+    fn is_listed_only(&self, _prefix: &str) -> bool {
+        false
+    }
+    /// Whether any request can be sent at all: one cheap listing of the root.
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.list(&ListRequest { limit: 1, ..ListRequest::default() }).await.map(|_| ())
+    }
+}

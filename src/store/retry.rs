@@ -1,0 +1,296 @@
+//! What an answer means, and when a request is worth sending again.
+//!
+//! The SDK's own retries are off: it does not know Supabase's codes (544, 423, the 404 of a read that raced an
+//! overwrite), and a deadline belongs to the whole operation, not to one attempt.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::time::Instant;
+
+use super::s3::{Connection, InFlight};
+use super::{StoreError, StoreErrorKind};
+use crate::identity::Renewal;
+use crate::stats::Operation;
+
+/// The first pause between two attempts; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+/// Attempts at what may be a lasting fault that looks like a passing one: the server answers 500 also for a
+/// name that its disk cannot hold.
+const DOUBTFUL_ATTEMPTS: u32 = 6;
+
+/// One request, described for errors and deadlines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub operation: Operation,
+    pub key: &'a str,
+    /// Time on top of the operation's deadline: a server may hash an object before its first byte.
+    pub allowance: Duration,
+}
+
+/// A failed attempt.
+pub(super) struct Failure {
+    pub error: StoreError,
+    verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Final,
+    /// Passes by itself: again until the deadline.
+    Again,
+    /// Probably passes: again a few times.
+    AgainDoubtful,
+    /// Again once the credential has been renewed.
+    AfterRenewal,
+}
+
+impl Connection {
+    /// Sends a request until it succeeds, fails for good, or the deadline has come.
+    pub(super) async fn attempt<T, F>(
+        &self,
+        call: Call<'_>,
+        send: impl Fn(InFlight) -> F + Send + Sync,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        let mut in_flight = Some(self.begin().await.ok_or_else(|| timed_out(call).error)?);
+        let deadline = Instant::now() + self.op_timeout + call.allowance;
+        // A hung attempt leaves time for another one before the deadline.
+        let patience = self.op_timeout / 3 + call.allowance;
+        let mut renewed = false;
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let place = match in_flight.take() {
+                Some(place) => place,
+                None => self.begin().await.ok_or_else(|| timed_out(call).error)?,
+            };
+            self.stats.count(call.operation);
+            let until = deadline.min(Instant::now() + patience);
+            let failure = match tokio::time::timeout_at(until, send(place)).await {
+                Ok(Ok(value)) => {
+                    self.stats.answers.add(1);
+                    return Ok(value);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => timed_out(call),
+            };
+            let error = match failure.verdict {
+                Verdict::Final => return Err(failure.error),
+                Verdict::AgainDoubtful if attempt >= DOUBTFUL_ATTEMPTS => return Err(failure.error),
+                Verdict::AfterRenewal if renewed => return Err(failure.error),
+                Verdict::AfterRenewal => {
+                    self.renew(failure.error).await?;
+                    renewed = true;
+                    continue;
+                }
+                Verdict::Again | Verdict::AgainDoubtful => failure.error,
+            };
+            // Full jitter, so that the clients of a recovering server do not come back in step.
+            let wait = pause.mul_f64(rand::random::<f64>());
+            if Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, "trying again");
+            self.stats.retries.add(1);
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+        unreachable!("the loop ends by a return")
+    }
+
+    /// After a 403: `Ok` if the request may be made once more, else what the refusal means.
+    async fn renew(&self, mut error: StoreError) -> Result<(), StoreError> {
+        let says_expired = error.message.contains("\"exp\" claim");
+        match self.authority.renew(says_expired).await {
+            Renewal::Renewed => Ok(()),
+            Renewal::StillValid => Err(error),
+            Renewal::Expired(advice) => {
+                error.kind = StoreErrorKind::Expired;
+                error.message = advice;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn timed_out(call: Call<'_>) -> Failure {
+    Failure {
+        error: StoreError {
+            kind: StoreErrorKind::TimedOut,
+            operation: call.operation.name(),
+            key: call.key.to_owned(),
+            status: 0,
+            code: String::new(),
+            message: "no answer in time".to_owned(),
+        },
+        verdict: Verdict::Again,
+    }
+}
+
+impl Failure {
+    /// Reads an SDK error: HTTP status first (HEAD has no body, and a backend's code says little).
+    pub(super) fn of<E>(call: Call<'_>, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        let code = error.code().unwrap_or_default().to_owned();
+        let expired = status == 0 && is_credentials_error(error);
+        let is_ours = matches!(error, SdkError::ConstructionFailure(_));
+        let (kind, verdict) = if expired {
+            (StoreErrorKind::Expired, Verdict::AfterRenewal)
+        } else if is_ours {
+            // The request cannot even be made, for a key of blanks: it will not be another time either.
+            (StoreErrorKind::Refused, Verdict::Final)
+        } else {
+            meaning(call.operation, status, &code, error.message().unwrap_or_default())
+        };
+        let message = error.message().map_or_else(|| in_words(error), ToOwned::to_owned);
+        Self {
+            error: StoreError {
+                kind,
+                operation: call.operation.name(),
+                key: call.key.to_owned(),
+                status,
+                code,
+                message,
+            },
+            verdict,
+        }
+    }
+
+    /// An answer that contradicts itself.
+    pub(super) fn protocol(call: Call<'_>, message: impl Into<String>) -> Self {
+        Self {
+            error: StoreError {
+                kind: StoreErrorKind::Protocol,
+                operation: call.operation.name(),
+                key: call.key.to_owned(),
+                status: 0,
+                code: String::new(),
+                message: message.into(),
+            },
+            verdict: Verdict::AgainDoubtful,
+        }
+    }
+}
+
+/// An error with its causes, each once, in the words they have for people.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.iter().any(|earlier| earlier.contains(&text)) {
+            words.push(text);
+        }
+        cause = error.source();
+    }
+    words.join(": ")
+}
+
+fn is_credentials_error(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn meaning(operation: Operation, status: u16, code: &str, message: &str) -> (StoreErrorKind, Verdict) {
+    use StoreErrorKind as Kind;
+    match (status, code) {
+        (_, "NoSuchBucket") => (Kind::NoSuchBucket, Verdict::Final),
+        // The backend's object is gone while the database row stands: a read raced an overwrite.
+        (404, "S3Error") => (Kind::Unavailable, Verdict::AgainDoubtful),
+        // A listing always exists: this is a gateway's answer, and must not pass for an empty directory.
+        (404, _) if operation == Operation::ListObjectsV2 => (Kind::Unavailable, Verdict::AgainDoubtful),
+        (404, _) => (Kind::NotFound, Verdict::Final),
+        (416, _) => (Kind::RangeNotSatisfiable, Verdict::Final),
+        (_, "InvalidKey") => (Kind::InvalidKey, Verdict::Final),
+        (_, "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "InvalidSignature" | "ExpiredToken") => {
+            (Kind::BadCredential, Verdict::AfterRenewal)
+        }
+        (401 | 403, _) if is_about_the_credential(message) => (Kind::BadCredential, Verdict::AfterRenewal),
+        // A policy compares `sub` with a uuid column, and this one is none.
+        (400, "InvalidParameter") if message.contains("uuid") => (Kind::BadCredential, Verdict::Final),
+        (401 | 403, _) => (Kind::Denied, Verdict::AfterRenewal),
+        (500, _) => (Kind::Unavailable, Verdict::AgainDoubtful),
+        (0 | 408 | 423 | 425 | 429 | 502.., _) => (Kind::Unavailable, Verdict::Again),
+        _ => (Kind::Refused, Verdict::Final),
+    }
+}
+
+/// Supabase answers `AccessDenied` for a refused credential and for a policy alike; the words differ.
+fn is_about_the_credential(message: &str) -> bool {
+    [
+        "Invalid Access Key",
+        "Missing signature",
+        "Invalid Service",
+        "claim timestamp check failed",
+        "signature verification failed",
+        "JWS",
+        "JWT",
+        "Header Parameter",
+        "Key for the",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_raced_an_overwrite_is_not_a_missing_object() {
+        assert_eq!(
+            meaning(Operation::GetObject, 404, "S3Error", ""),
+            (StoreErrorKind::Unavailable, Verdict::AgainDoubtful)
+        );
+        assert_eq!(
+            meaning(Operation::GetObject, 404, "NoSuchKey", ""),
+            (StoreErrorKind::NotFound, Verdict::Final)
+        );
+        assert_eq!(meaning(Operation::GetObject, 404, "", ""), (StoreErrorKind::NotFound, Verdict::Final));
+        let listing = meaning(Operation::ListObjectsV2, 404, "", "");
+        assert_eq!(listing, (StoreErrorKind::Unavailable, Verdict::AgainDoubtful));
+    }
+
+    #[test]
+    fn an_overloaded_or_unreachable_server_is_asked_again() {
+        for status in [0, 423, 429, 502, 503, 504, 544] {
+            assert_eq!(meaning(Operation::GetObject, status, "X", "").1, Verdict::Again, "{status}");
+        }
+        assert_eq!(meaning(Operation::GetObject, 500, "InternalError", "").1, Verdict::AgainDoubtful);
+        assert_eq!(meaning(Operation::GetObject, 501, "NotImplemented", "").1, Verdict::Final);
+    }
+
+    #[test]
+    fn a_policy_and_a_bad_credential_are_told_apart() {
+        let denied =
+            meaning(Operation::GetObject, 403, "AccessDenied", "new row violates row-level security policy");
+        assert_eq!(denied.0, StoreErrorKind::Denied);
+        for words in ["Invalid Access Key", "\"exp\" claim timestamp check failed", "Invalid Compact JWS"] {
+            assert_eq!(
+                meaning(Operation::GetObject, 403, "AccessDenied", words).0,
+                StoreErrorKind::BadCredential
+            );
+        }
+        assert_eq!(
+            meaning(Operation::GetObject, 403, "SignatureDoesNotMatch", "").0,
+            StoreErrorKind::BadCredential
+        );
+    }
+}

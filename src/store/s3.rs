@@ -1,0 +1,407 @@
+//! The S3 client: one HTTP connection pool, one bound on requests in flight, one credential.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives;
+use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::bucket::Bucket;
+use super::buckets::Buckets;
+use super::retry::{Call, Failure};
+use super::{BucketEntry, ByteStream, GetBody, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
+use crate::config::{Root, Service, Tuning};
+use crate::etag::ETag;
+use crate::identity::Authority;
+use crate::stats::{Operation, Stats};
+
+/// A self-hosted server hashes the whole object before the first byte of a GET; this slow at the worst.
+const HASH_BYTES_PER_SECOND: u64 = 100_000_000;
+
+/// Below the 60 s after which Supabase's server closes an idle connection.
+const POOL_IDLE: Duration = Duration::from_secs(45);
+
+/// A connection to one S3 endpoint under one credential. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct S3Service {
+    connection: Arc<Connection>,
+}
+
+/// What all buckets of a mount share.
+pub(super) struct Connection {
+    pub client: Client,
+    pub authority: Arc<dyn Authority>,
+    pub stats: Arc<Stats>,
+    pub op_timeout: Duration,
+    places: Places,
+    /// Nanoseconds.
+    round_trip: AtomicU64,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+impl S3Service {
+    /// Builds the client; sends nothing.
+    ///
+    /// # Errors
+    /// When a certificate file named by `AWS_CA_BUNDLE` cannot be used.
+    pub fn new(
+        service: &Service,
+        provider: SharedCredentialsProvider,
+        authority: Arc<dyn Authority>,
+        tuning: &Tuning,
+        stats: Arc<Stats>,
+    ) -> Result<Self, String> {
+        let connect_timeout = (tuning.op_timeout / 3).min(Duration::from_secs(10));
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&service.endpoint)
+            .region(Region::new(service.region.clone()))
+            .force_path_style(true)
+            .credentials_provider(provider)
+            // The provider answers from memory; the SDK's cache could not be emptied after a 403.
+            .identity_cache(IdentityCache::no_cache())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(connect_timeout).build())
+            // Bodies are paused on purpose when their reader is slow.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .http_client(
+                HttpClientBuilder::new()
+                    .pool_idle_timeout(POOL_IDLE)
+                    .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                    .tls_context(tls_context()?)
+                    .build_https(),
+            )
+            .build();
+        Ok(Self {
+            connection: Arc::new(Connection {
+                client: Client::from_conf(config),
+                authority,
+                stats: Arc::clone(&stats),
+                op_timeout: tuning.op_timeout,
+                places: Places { semaphore: Arc::new(Semaphore::new(tuning.max_requests)), stats },
+                round_trip: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// The buckets that the credential can list, by name.
+    ///
+    /// # Errors
+    /// When the service refuses or cannot be reached.
+    pub async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
+        self.connection.buckets().await
+    }
+
+    /// The object store at the root of a mount.
+    #[must_use]
+    pub fn root(&self, root: &Root) -> Arc<dyn ObjectStore> {
+        match root {
+            Root::Bucket { bucket, prefix } => Arc::new(self.bucket(bucket, prefix)),
+            Root::Buckets { named } => Arc::new(Buckets::new(self.clone(), named.clone())),
+        }
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        self.connection.round_trip()
+    }
+
+    pub(super) fn bucket(&self, bucket: &str, prefix: &str) -> Bucket {
+        Bucket::new(Arc::clone(&self.connection), bucket, prefix)
+    }
+}
+
+/// The system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by their loader), and those of
+/// `AWS_CA_BUNDLE`.
+pub(super) fn tls_context() -> Result<tls::TlsContext, String> {
+    let mut trust = tls::TrustStore::default();
+    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        let pem = fs::read(&path).map_err(|error| {
+            format!("cannot read the certificates that AWS_CA_BUNDLE names, {}: {error}", path.display())
+        })?;
+        trust = trust.with_pem_certificate(pem);
+    }
+    tls::TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| format!("cannot set up TLS: {error}"))
+}
+
+/// The bound on requests in flight.
+#[derive(Clone)]
+struct Places {
+    semaphore: Arc<Semaphore>,
+    stats: Arc<Stats>,
+}
+
+impl Places {
+    async fn acquire(&self) -> InFlight {
+        let permit =
+            Arc::clone(&self.semaphore).acquire_owned().await.expect("the semaphore is never closed");
+        self.stats.in_flight.add(1);
+        InFlight { stats: Arc::clone(&self.stats), _permit: permit }
+    }
+}
+
+/// Held while a request is under way.
+pub(super) struct InFlight {
+    stats: Arc<Stats>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.stats.in_flight.sub(1);
+    }
+}
+
+impl Connection {
+    /// Waits for a place among the requests in flight. `None`: nothing has moved for the operation time-out.
+    pub(super) async fn begin(&self) -> Option<InFlight> {
+        loop {
+            let moved = self.stats.answers.get() + self.stats.bytes_received.get();
+            let place = self.places.acquire();
+            match tokio::time::timeout(self.op_timeout, place).await {
+                Ok(place) => return Some(place),
+                Err(_) if self.stats.answers.get() + self.stats.bytes_received.get() > moved => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Notes how long an answer without a body took: the least counts, and is forgotten slowly.
+    pub(super) fn note_round_trip(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let least = self.round_trip.load(Ordering::Relaxed);
+        let next = if least == 0 || nanos < least { nanos } else { least + (nanos - least) / 64 };
+        self.round_trip.store(next, Ordering::Relaxed);
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        Duration::from_nanos(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
+        let call = Call { operation: Operation::ListBuckets, key: "", allowance: Duration::ZERO };
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let output =
+                self.client.list_buckets().send().await.map_err(|error| Failure::of(call, &error))?;
+            let mut buckets: Vec<_> = output
+                .buckets
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|bucket| {
+                    let created = bucket.creation_date.and_then(|date| SystemTime::try_from(date).ok());
+                    Some(BucketEntry { name: bucket.name?, created })
+                })
+                .collect();
+            buckets.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(buckets)
+        })
+        .await
+    }
+
+    pub(super) async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
+        let call = Call { operation: Operation::HeadObject, key, allowance: Duration::ZERO };
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let output = self
+                .client
+                .head_object()
+                .bucket(bucket)
+                .key(key)
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            Ok(ObjectHead {
+                // An empty object's HEAD has no Content-Length.
+                size: output.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                etag: ETag::new(output.e_tag().unwrap_or_default()),
+                modified: output.last_modified.and_then(|date| SystemTime::try_from(date).ok()),
+                content_type: output.content_type,
+                cache_control: output.cache_control,
+                metadata: output.metadata.unwrap_or_default().into_iter().collect(),
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Option<Range<u64>>,
+        size_hint: u64,
+    ) -> Result<GetBody, StoreError> {
+        let allowance = Duration::from_secs(size_hint / HASH_BYTES_PER_SECOND);
+        let call = Call { operation: Operation::GetObject, key, allowance };
+        let range = &range;
+        self.attempt(call, |in_flight| async move {
+            let sent = Instant::now();
+            let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+            let output = self
+                .client
+                .get_object()
+                .bucket(bucket)
+                .key(key)
+                .set_range(header)
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            self.body(call, range.as_ref(), output, sent.elapsed(), in_flight)
+        })
+        .await
+    }
+
+    /// Checks that the answer is what was asked for.
+    fn body(
+        &self,
+        call: Call<'_>,
+        wanted: Option<&Range<u64>>,
+        output: GetObjectOutput,
+        first_byte: Duration,
+        in_flight: InFlight,
+    ) -> Result<GetBody, Failure> {
+        let length = output.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let (range, size) = match (&output.content_range, wanted) {
+            (Some(text), _) => parse_content_range(text)
+                .ok_or_else(|| Failure::protocol(call, format!("unreadable Content-Range {text:?}")))?,
+            // Some backends answer an odd range with the whole object.
+            (None, _) => (0..length, length),
+        };
+        if range.end - range.start != length {
+            return Err(Failure::protocol(call, "Content-Length and Content-Range disagree"));
+        }
+        if wanted.is_some_and(|wanted| range.start != wanted.start || range.end > wanted.end) {
+            return Err(Failure::protocol(call, format!("asked for {wanted:?}, got {range:?}")));
+        }
+        let head = ObjectHead {
+            size,
+            etag: ETag::new(output.e_tag.as_deref().unwrap_or_default()),
+            modified: output.last_modified.and_then(|date| SystemTime::try_from(date).ok()),
+            content_type: output.content_type,
+            cache_control: output.cache_control,
+            metadata: output.metadata.unwrap_or_default().into_iter().collect(),
+        };
+        let body = Body {
+            inner: output.body,
+            remaining: length,
+            patience: self.op_timeout,
+            key: call.key.to_owned(),
+            in_flight: Some(in_flight),
+            places: self.places.clone(),
+            stats: Arc::clone(&self.stats),
+        };
+        Ok(GetBody { head, range, first_byte, body: Box::new(body) })
+    }
+}
+
+/// `bytes 0-9/100` as the range `0..10` and the size 100.
+fn parse_content_range(text: &str) -> Option<(Range<u64>, u64)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, size) = (first.parse().ok()?, last.parse::<u64>().ok()?, size.parse().ok()?);
+    (first <= last && last < size).then_some((first..last + 1, size))
+}
+
+struct Body {
+    inner: primitives::ByteStream,
+    remaining: u64,
+    patience: Duration,
+    key: String,
+    /// Given back as soon as the last byte is here, and while the reader does not want more.
+    in_flight: Option<InFlight>,
+    places: Places,
+    stats: Arc<Stats>,
+}
+
+impl Body {
+    fn failed(&self, kind: StoreErrorKind, message: String) -> StoreError {
+        StoreError {
+            kind,
+            operation: Operation::GetObject.name(),
+            key: self.key.clone(),
+            status: 0,
+            code: String::new(),
+            message,
+        }
+    }
+}
+
+#[async_trait]
+impl ByteStream for Body {
+    fn pause(&mut self) {
+        self.in_flight = None;
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.remaining == 0 {
+            self.in_flight = None;
+            return Ok(None);
+        }
+        if self.in_flight.is_none() {
+            self.in_flight = Some(self.places.acquire().await);
+        }
+        let piece = tokio::time::timeout(self.patience, self.inner.next())
+            .await
+            .map_err(|_| self.failed(StoreErrorKind::TimedOut, "the body stopped arriving".to_owned()))?;
+        match piece {
+            Some(Ok(bytes)) if bytes.len() as u64 <= self.remaining => {
+                self.remaining -= bytes.len() as u64;
+                self.stats.bytes_received.add(bytes.len() as u64);
+                if self.remaining == 0 {
+                    // Lets the connection go back to the pool and the next request begin.
+                    let _end = self.inner.next().await;
+                    self.in_flight = None;
+                }
+                Ok(Some(bytes))
+            }
+            Some(Ok(_)) => {
+                Err(self.failed(StoreErrorKind::Protocol, "the body is longer than announced".to_owned()))
+            }
+            Some(Err(error)) => Err(self.failed(StoreErrorKind::Unavailable, error.to_string())),
+            None => Err(self.failed(
+                StoreErrorKind::Unavailable,
+                format!("the body ended {} bytes early", self.remaining),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_is_read_as_a_half_open_range() {
+        assert_eq!(parse_content_range("bytes 0-9/100"), Some((0..10, 100)));
+        assert_eq!(parse_content_range("bytes 5-5/6"), Some((5..6, 6)));
+        for bad in ["bytes 9-0/100", "bytes 0-100/100", "bytes */100", "0-9/100", "bytes 0-9/*"] {
+            assert_eq!(parse_content_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `CopyObject`. The source header is taken literally, the conditions on it are not looked at.
+
+use std::sync::Arc;
+
+use super::Call;
+use super::get::find;
+use super::put::{check_write, metadata};
+use super::reply::Reply;
+use crate::clock;
+use crate::error::{S3Error, S3Result};
+use crate::key::{check_key, check_storable};
+use crate::xml::Document;
+
+/// Bucket and key of `x-amz-copy-source`, undecoded. A leading slash is optional.
+pub fn source(call: &Call<'_>) -> (String, String) {
+    let source = call.header("x-amz-copy-source").unwrap_or_default();
+    let source = source.strip_prefix('/').unwrap_or(&source);
+    let (bucket, key) = source.split_once('/').unwrap_or((source, ""));
+    (bucket.to_owned(), key.to_owned())
+}
+
+/// `CopyObject`
+pub fn copy(call: &Call<'_>) -> S3Result<Reply> {
+    let (source_bucket, source_key) = source(call);
+    if source_bucket.is_empty() {
+        return Err(S3Error::invalid_bucket_name());
+    }
+    if source_key.is_empty() {
+        return Err(S3Error::missing_parameter("CopySource"));
+    }
+    let (bucket, key) = (&call.target.bucket, &call.target.key);
+    check_key(key)?;
+    let original = find(call, &source_bucket, &source_key)?;
+    check_write(call, bucket, key)?;
+    check_storable(key, &call.shared.credentials.read().project_ref, bucket)?;
+    let mut object = (*original).clone();
+    if call.header("x-amz-metadata-directive").is_some_and(|d| d != "COPY") {
+        // Only what is sent is kept, except that absent user metadata leaves the destination's.
+        object.content_type = call.header("content-type").map(Arc::from);
+        object.cache_control = call.header("cache-control").map(Arc::from);
+        object.metadata = match metadata(call) {
+            Some(metadata) => Some(Arc::new(metadata)),
+            None => call.shared.store.get(bucket, key).and_then(|old| old.metadata.clone()),
+        };
+    }
+    object.owner = call.identity.sub.as_deref().map(Arc::from);
+    object.created_at = clock::now();
+    object.updated_at = object.created_at;
+    let stored = call.shared.store.put(bucket, key, object)?;
+    let mut doc = Document::new("CopyObjectResult");
+    doc.leaf("ETag", &stored.quoted_etag()).leaf("LastModified", &clock::iso(stored.updated_at));
+    Ok(Reply::xml(doc))
+}

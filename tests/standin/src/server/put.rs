@@ -1,0 +1,80 @@
+//! `PutObject`: rights are checked before the body is read, the version is committed after its last byte.
+
+use std::sync::Arc;
+
+use super::Call;
+use super::input::Input;
+use super::reply::Reply;
+use crate::error::{S3Error, S3Result};
+use crate::key::{PLACEHOLDER, check_key, check_storable};
+use crate::rls::{Access, Row};
+use crate::store::object::{Metadata, Object, default_cache, default_type};
+use crate::store::sink::Sink;
+
+/// The `x-amz-meta-*` headers; nothing if there are none.
+pub fn metadata(call: &Call<'_>) -> Option<Metadata> {
+    let mut metadata = Metadata::new();
+    for name in call.head.headers.keys() {
+        if let Some(short) = name.as_str().strip_prefix("x-amz-meta-") {
+            metadata.insert(short.to_owned(), call.header(name.as_str()).unwrap_or_default());
+        }
+    }
+    Some(metadata).filter(|m| !m.is_empty())
+}
+
+/// Whether the caller may write `key` of `bucket`, in which an object may exist. A bucket that is missing
+/// has no policies, and for the service role breaks a foreign key.
+pub fn check_write(call: &Call<'_>, bucket: &str, key: &str) -> S3Result<()> {
+    let checked = call.shared.store.read(bucket, |bucket| {
+        let access = Access { identity: call.identity, policies: &bucket.policies };
+        let existing = bucket.objects.get(key);
+        access.check_upsert(key, existing.map(|o| Row { key, owner: o.owner.as_deref() }))
+    });
+    match checked {
+        Some(result) => result,
+        None if call.identity.bypasses_policies() => Err(S3Error::related_missing()),
+        None => Err(S3Error::row_security()),
+    }
+}
+
+/// The key a PUT stores under: an empty body to `dir/` makes the placeholder that stands for a folder.
+fn stored_key(call: &Call<'_>) -> String {
+    let key = &call.target.key;
+    let empty = call.header("content-length").is_some_and(|l| l.trim().parse() == Ok(0_u64));
+    if key.ends_with('/') && empty { format!("{key}{PLACEHOLDER}") } else { key.clone() }
+}
+
+/// `PutObject`
+pub async fn put(call: &Call<'_>, input: &mut Input) -> S3Result<Reply> {
+    let bucket = &call.target.bucket;
+    let key = stored_key(call);
+    if call.shared.store.read(bucket, |_| ()).is_none() {
+        return Err(S3Error::no_such_bucket());
+    }
+    let limit = if key.ends_with(PLACEHOLDER) { 0 } else { u64::MAX };
+    let announced = call
+        .header("x-amz-decoded-content-length")
+        .or_else(|| call.header("content-length"))
+        .and_then(|l| l.trim().parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(S3Error::too_large());
+    }
+    check_key(&key)?;
+    check_write(call, bucket, &key)?;
+    check_storable(&key, &call.shared.credentials.read().project_ref, bucket)?;
+    let mut sink = Sink::new(&call.shared.store, announced.unwrap_or(0))?;
+    input.copy_to(call, &mut sink, limit).await?;
+    let object = with_headers(call, sink.finish());
+    let object = call.shared.store.put(bucket, &key, object)?;
+    Ok(Reply::new(200).header("etag", &object.quoted_etag()))
+}
+
+/// Takes what a request says about an object; other headers (Content-Encoding, Expires, …) are dropped.
+pub fn with_headers(call: &Call<'_>, mut object: Object) -> Object {
+    let shared = |name| call.header(name).filter(|v| !v.is_empty()).map(Arc::<str>::from);
+    object.content_type = shared("content-type").or_else(|| Some(default_type()));
+    object.cache_control = shared("cache-control").or_else(|| Some(default_cache()));
+    object.metadata = metadata(call).map(Arc::new);
+    object.owner = call.identity.sub.as_deref().map(Arc::from);
+    object
+}
