@@ -77,7 +77,6 @@ fn memory_is_bounded_while_reading_10_gib_and_listing_100_000_entries() {
 }
 
 #[test]
-#[ignore = "32 readers at once reached 20 MiB over the bound; to be verified with the in-flight share of the budget"]
 fn memory_is_bounded_while_32_files_are_read_at_once() {
     let backend = Backend::start();
     let bucket = backend.bucket();

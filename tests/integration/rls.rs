@@ -1,4 +1,4 @@
-//! Row Level Security: each identity sees exactly what the policies of `tests/integration/rls.sql` let it see, nothing of one is
+//! Row Level Security: each identity sees exactly what the policies of `tests/rls.sql` let it see, nothing of one is
 //! served to another, and a hidden key is as absent as one that never was.
 
 use std::fs::{self, File};

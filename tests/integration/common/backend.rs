@@ -141,7 +141,7 @@ impl Backend {
         Bucket { backend: self, name, owned: Owned::Whole }
     }
 
-    /// The bucket with the policies of `tests/integration/rls.sql`, and two users with folders of their own in it.
+    /// The bucket with the policies of `tests/rls.sql`, and two users with folders of their own in it.
     pub fn users(&self) -> (Bucket<'_>, Users) {
         let users =
             Users { alice: unique_user(), bob: unique_user(), shared: format!("shared/{}", unique("t")) };

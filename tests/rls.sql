@@ -2,7 +2,7 @@
 -- everything below the folder named by their id, and only read what lies below shared/.
 --
 -- Plain SQL, safe to run again. On a Supabase project: paste it into the SQL editor, or
---   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f tests/integration/rls.sql
+--   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f tests/rls.sql
 -- The bucket's name stands in one place, below.
 
 do $policies$
