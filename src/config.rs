@@ -55,6 +55,42 @@ pub struct Tuning {
     pub op_timeout: Duration,
 }
 
+/// What becomes of a file that somebody else changed while it was being changed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Theirs keeps the name, ours goes beside it.
+    Copy,
+    /// Ours replaces theirs.
+    Overwrite,
+    /// Ours stays in the spool, and the writer gets an error.
+    Fail,
+}
+
+/// How files are written.
+#[derive(Debug, Clone)]
+pub struct Writing {
+    /// close() returns when the file is in the spool, and the upload follows.
+    pub write_back: bool,
+    /// How long an upload waits for further changes of the file.
+    pub delay: Duration,
+    /// What is in the spool is safe from a loss of power.
+    pub spool_sync: bool,
+    /// fsync() waits for the spool only.
+    pub fsync_local: bool,
+    pub spool_dir: PathBuf,
+    /// Bytes in the spool at most.
+    pub spool_size: u64,
+    /// How long an unmount waits for uploads.
+    pub drain_timeout: Duration,
+    pub on_conflict: OnConflict,
+    /// Names that Supabase does not take are refused instead of escaped.
+    pub strict_names: bool,
+    /// Cache-Control of new objects.
+    pub cache_control: Option<String>,
+    /// Bytes in a part of a multipart upload.
+    pub part_size: u64,
+}
+
 /// Everything the daemon needs besides the credential.
 #[derive(Debug, Clone)]
 pub struct MountConfig {
@@ -63,6 +99,7 @@ pub struct MountConfig {
     pub mountpoint: PathBuf,
     pub presentation: Presentation,
     pub tuning: Tuning,
+    pub writing: Writing,
     /// Further kernel mount options (`-o`), already validated, e.g. `noatime`, `noexec`.
     pub kernel_options: Vec<String>,
     /// Where the daemon writes its counters, if anywhere.

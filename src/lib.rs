@@ -10,7 +10,7 @@
 //! | L4 | [`daemon`] | the composition root |
 //! | L3 | [`fuse`] | the kernel's protocol: the only importer of fuser |
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
-//! | L2 | [`meta`], [`data`] | directory and attribute cache; block cache, fetches, read-ahead |
+//! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
 //! | L1 | [`store`], [`auth`] | the S3 client; credentials (the store is given a provider) |
 //! | L0 | the rest | names, entity tags, configuration, identity, counters, files, logging |
 //!
@@ -26,6 +26,7 @@
 //! of a directory begin with. *Version*: the bytes an `ETag` stands for. *Block*: the unit of the cache. *Flight*:
 //! one GET under way. *Probe*: asking for one name instead of a listing.
 
+pub mod attrs;
 pub mod auth;
 pub mod cli;
 pub mod config;
@@ -45,3 +46,4 @@ pub mod state_dir;
 pub mod stats;
 pub mod store;
 pub mod sys;
+pub mod writeback;

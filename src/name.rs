@@ -19,6 +19,9 @@ pub const MAX_LEN: usize = 255;
 /// The object that Supabase's dashboard puts into an empty folder; never shown.
 pub const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 
+/// What rclone appends to the key of a symbolic link.
+pub const LINK_SUFFIX: &str = ".rclonelink";
+
 /// Marks the object that stands beside a folder of the same name.
 const BESIDE: &[u8] = b"!00";
 const DOT: &[u8] = b"!2E";
@@ -134,7 +137,8 @@ pub fn to_component(name: &[u8]) -> Option<String> {
 /// would be escaped (a server that accepts more characters may hold it unescaped).
 #[must_use]
 pub fn needs_listing(name: &[u8]) -> bool {
-    to_component(name).is_none_or(|component| component.as_bytes() != name)
+    name.ends_with(LINK_SUFFIX.as_bytes())
+        || to_component(name).is_none_or(|component| component.as_bytes() != name)
 }
 
 /// The name of a component that is shown under another one than its own: `.`, `..`, an empty component

@@ -12,10 +12,33 @@ pub enum Operation {
     ListObjectsV2,
     HeadObject,
     GetObject,
+    PutObject,
+    CopyObject,
+    DeleteObject,
+    DeleteObjects,
+    CreateMultipartUpload,
+    UploadPart,
+    UploadPartCopy,
+    CompleteMultipartUpload,
+    AbortMultipartUpload,
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::ListBuckets, Self::ListObjectsV2, Self::HeadObject, Self::GetObject];
+    const ALL: [Self; 13] = [
+        Self::ListBuckets,
+        Self::ListObjectsV2,
+        Self::HeadObject,
+        Self::GetObject,
+        Self::PutObject,
+        Self::CopyObject,
+        Self::DeleteObject,
+        Self::DeleteObjects,
+        Self::CreateMultipartUpload,
+        Self::UploadPart,
+        Self::UploadPartCopy,
+        Self::CompleteMultipartUpload,
+        Self::AbortMultipartUpload,
+    ];
 
     /// The name S3 gives it.
     #[must_use]
@@ -25,6 +48,15 @@ impl Operation {
             Self::ListObjectsV2 => "ListObjectsV2",
             Self::HeadObject => "HeadObject",
             Self::GetObject => "GetObject",
+            Self::PutObject => "PutObject",
+            Self::CopyObject => "CopyObject",
+            Self::DeleteObject => "DeleteObject",
+            Self::DeleteObjects => "DeleteObjects",
+            Self::CreateMultipartUpload => "CreateMultipartUpload",
+            Self::UploadPart => "UploadPart",
+            Self::UploadPartCopy => "UploadPartCopy",
+            Self::CompleteMultipartUpload => "CompleteMultipartUpload",
+            Self::AbortMultipartUpload => "AbortMultipartUpload",
         }
     }
 }
@@ -60,9 +92,13 @@ pub struct Stats {
     pub in_flight: Counter,
     /// Body bytes received by GET.
     pub bytes_received: Counter,
+    /// Body bytes sent by PUT and `UploadPart`.
+    pub bytes_sent: Counter,
     /// Reads answered from memory, and those that had to wait for the server.
     pub read_hits: Counter,
     pub read_misses: Counter,
+    /// Files that somebody else changed while they were changed here.
+    pub conflicts: Counter,
     /// Keys that could not be shown as a file at all.
     pub unshowable_keys: Counter,
 }
@@ -89,8 +125,10 @@ impl Stats {
             "retries": self.retries.get(),
             "requests_in_flight": self.in_flight.get(),
             "bytes_received": self.bytes_received.get(),
+            "bytes_sent": self.bytes_sent.get(),
             "read_hits": self.read_hits.get(),
             "read_misses": self.read_misses.get(),
+            "conflicts": self.conflicts.get(),
             "unshowable_keys": self.unshowable_keys.get(),
         })
     }

@@ -155,6 +155,8 @@ pub struct MountArgs {
     #[command(flatten)]
     pub files: FileArgs,
     #[command(flatten)]
+    pub writing: WritingArgs,
+    #[command(flatten)]
     pub tuning: TuningArgs,
 }
 
@@ -179,6 +181,44 @@ pub struct FileArgs {
     /// Permissions of directories, octal [default: 755]
     #[arg(long, value_name = "MODE")]
     pub dir_mode: Option<String>,
+}
+
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Writing")]
+pub struct WritingArgs {
+    /// Close returns when a file is in the spool; the upload follows
+    #[arg(long)]
+    pub write_back: bool,
+    /// How long an upload waits for further changes, with --write-back [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub write_back_delay: Option<String>,
+    /// With --write-back, what close acknowledged is safe from a loss of power, too
+    #[arg(long)]
+    pub spool_sync: bool,
+    /// What fsync waits for with --write-back: remote (the bucket) or local (the spool) [default: remote]
+    #[arg(long, value_name = "WHERE")]
+    pub fsync: Option<String>,
+    /// Where files wait that are not in the bucket yet [default: $XDG_STATE_HOME/supafs/spool]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub spool_dir: Option<String>,
+    /// How much may wait there [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub spool_size: Option<String>,
+    /// How long an unmount waits for uploads [default: 5m]
+    #[arg(long, value_name = "TIME")]
+    pub drain_timeout: Option<String>,
+    /// When somebody else changed a file meanwhile: copy (ours goes beside it), overwrite, or fail [default: copy]
+    #[arg(long, value_name = "WHAT")]
+    pub on_conflict: Option<String>,
+    /// Refuse names that Supabase does not take, instead of escaping them
+    #[arg(long)]
+    pub strict_names: bool,
+    /// Cache-Control of new objects [default: none]
+    #[arg(long, value_name = "VALUE")]
+    pub cache_control: Option<String>,
+    /// Size of the parts of large uploads, at least 5MiB [default: 8MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub part_size: Option<String>,
 }
 
 #[derive(Debug, Args, Default)]
@@ -221,6 +261,17 @@ impl MountArgs {
         layer.set(Setting::Gid, self.files.gid.clone());
         layer.set(Setting::FileMode, self.files.file_mode.clone());
         layer.set(Setting::DirMode, self.files.dir_mode.clone());
+        layer.set(Setting::WriteBack, self.writing.write_back.then_some("true"));
+        layer.set(Setting::WriteBackDelay, self.writing.write_back_delay.clone());
+        layer.set(Setting::SpoolSync, self.writing.spool_sync.then_some("true"));
+        layer.set(Setting::Fsync, self.writing.fsync.clone());
+        layer.set(Setting::SpoolDir, self.writing.spool_dir.clone());
+        layer.set(Setting::SpoolSize, self.writing.spool_size.clone());
+        layer.set(Setting::DrainTimeout, self.writing.drain_timeout.clone());
+        layer.set(Setting::OnConflict, self.writing.on_conflict.clone());
+        layer.set(Setting::StrictNames, self.writing.strict_names.then_some("true"));
+        layer.set(Setting::CacheControl, self.writing.cache_control.clone());
+        layer.set(Setting::PartSize, self.writing.part_size.clone());
         layer.set(Setting::MetadataTtl, self.tuning.metadata_ttl.clone());
         layer.set(Setting::NegativeTtl, self.tuning.negative_ttl.clone());
         layer.set(Setting::MetadataEntries, self.tuning.metadata_entries.clone());

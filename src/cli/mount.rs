@@ -13,10 +13,14 @@ use super::presence::Presence;
 use super::setting::Setting;
 use super::settings::{Files, Settings};
 use super::{buckets, fuse_access, mountpoint, units, warn};
-use crate::config::{MountConfig, Presentation, Root, Tuning};
+use crate::config::{MountConfig, OnConflict, Presentation, Root, Tuning, Writing};
 use crate::identity::Identity;
 use crate::logging::{self, Level, LogFile};
+use crate::writeback::MIN_PART;
 use crate::{daemon, state_dir, sys};
+
+/// Exit code where files are left in the spool (`EX_TEMPFAIL`).
+const STAGED: u8 = 75;
 
 const MIN_CACHE: u64 = 16 << 20;
 
@@ -43,11 +47,13 @@ pub fn run(args: &MountArgs) -> Result<(), CliError> {
         root,
         presentation,
         tuning,
+        writing: writing(&settings)?,
         kernel_options: options.kernel,
         status_file: outside(&settings, Setting::StatusFile, &mountpoint)?,
         mountpoint,
     };
     let log = outside(&settings, Setting::LogFile, &config.mountpoint)?;
+    outside(&settings, Setting::SpoolDir, &config.mountpoint)?;
     outside(&settings, Setting::SessionTokenFile, &config.mountpoint)?;
     if args.foreground {
         match log {
@@ -99,7 +105,12 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     let ended =
         daemon::run(config, credential.provider, Arc::clone(&credential.authority), || report.ready());
     drop(presence);
-    ended.map_err(|error| CliError::failed(error.to_string()))
+    match ended {
+        Ok(0) => Ok(()),
+        // What is left was said in the log; sysexits calls it a temporary failure.
+        Ok(_) => Err(CliError::Told(STAGED)),
+        Err(error) => Err(CliError::failed(error.to_string())),
+    }
 }
 
 fn files(args: &MountArgs, options: &OptionList) -> Files {
@@ -158,6 +169,42 @@ fn presentation(settings: &Settings) -> Result<Presentation, CliError> {
         dir_mode: settings.parsed(Setting::DirMode, 0o755, units::mode)?,
         read_only: settings.parsed(Setting::ReadOnly, false, units::boolean)?,
         allow_other: settings.parsed(Setting::AllowOther, false, units::boolean)?,
+    })
+}
+
+fn writing(settings: &Settings) -> Result<Writing, CliError> {
+    let seconds = Duration::from_secs;
+    let part_size = |text: &str| match units::size(text)? {
+        size if size < MIN_PART => Err("is too small; the server takes no parts below 5MiB".to_owned()),
+        size => Ok(size),
+    };
+    let fsync_local = |text: &str| match text {
+        "local" => Ok(true),
+        "remote" => Ok(false),
+        _ => Err("is neither remote nor local".to_owned()),
+    };
+    let on_conflict = |text: &str| match text {
+        "copy" => Ok(OnConflict::Copy),
+        "overwrite" => Ok(OnConflict::Overwrite),
+        "fail" => Ok(OnConflict::Fail),
+        _ => Err("is not copy, overwrite or fail".to_owned()),
+    };
+    let spool_dir = match settings.path(Setting::SpoolDir) {
+        Some(dir) => std::path::absolute(dir),
+        None => state_dir::base().map(|base| base.join("spool")),
+    };
+    Ok(Writing {
+        write_back: settings.parsed(Setting::WriteBack, false, units::boolean)?,
+        delay: settings.parsed(Setting::WriteBackDelay, seconds(1), units::duration)?,
+        spool_sync: settings.parsed(Setting::SpoolSync, false, units::boolean)?,
+        fsync_local: settings.parsed(Setting::Fsync, false, fsync_local)?,
+        spool_dir: spool_dir.map_err(|error| CliError::failed(format!("{error}; give --spool-dir")))?,
+        spool_size: settings.parsed(Setting::SpoolSize, 10 << 30, units::size)?,
+        drain_timeout: settings.parsed(Setting::DrainTimeout, seconds(300), units::duration)?,
+        on_conflict: settings.parsed(Setting::OnConflict, OnConflict::Copy, on_conflict)?,
+        strict_names: settings.parsed(Setting::StrictNames, false, units::boolean)?,
+        cache_control: settings.parsed(Setting::CacheControl, None, |text| Ok(Some(text.to_owned())))?,
+        part_size: settings.parsed(Setting::PartSize, 8 << 20, part_size)?,
     })
 }
 

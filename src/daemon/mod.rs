@@ -3,7 +3,7 @@
 mod status;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,13 +13,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{MountConfig, Root};
+use crate::config::{MountConfig, Root, Writing};
 use crate::fs::Fs;
 use crate::fuse::{self, MountRequest, Mounted};
-use crate::identity::Authority;
+use crate::identity::{Authority, Identity};
+use crate::meta::Known;
+use crate::state_dir;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{ObjectStore, StoreError, StoreErrorKind};
+use crate::writeback::{Draft, Owner, Recovered, Spool, SpoolOptions};
 
 /// More threads gain nothing: they only sign requests, copy bodies and fill replies.
 const MAX_WORKERS: usize = 4;
@@ -46,7 +49,7 @@ pub fn run(
     provider: SharedCredentialsProvider,
     authority: Arc<dyn Authority>,
     ready: impl FnOnce(),
-) -> Result<(), DaemonError> {
+) -> Result<usize, DaemonError> {
     let runtime = runtime().map_err(|error| DaemonError(format!("cannot start: {error}")))?;
     let stats = Arc::new(Stats::default());
     let tuning = &config.tuning;
@@ -59,7 +62,23 @@ pub fn run(
         .map_err(|error| DaemonError(unreachable_message(&error, &config, &*authority)))?;
 
     let (invalidations, forgotten) = mpsc::unbounded_channel();
-    let fs = Arc::new(Fs::new(store, config.presentation.clone(), tuning, &stats, invalidations));
+    let identity = authority.identity();
+    let (writing, left) = {
+        let _context = runtime.enter();
+        spool(&config, &identity)?
+    };
+    let known = state_file(&config, &identity).map_or_else(|_| Known::new(), |file| Known::open(&file));
+    let may_be_refused = !matches!(identity, Identity::Keys { .. });
+    let is_writable = writing.is_some();
+    let fs = Fs::new(
+        Arc::clone(&store),
+        config.presentation.clone(),
+        tuning,
+        &stats,
+        invalidations,
+        writing,
+        (may_be_refused, Arc::new(known)),
+    );
     let source = source(&config.root);
     let request = MountRequest {
         mountpoint: &config.mountpoint,
@@ -77,14 +96,103 @@ pub fn run(
         .map_err(|error| DaemonError(refused_message(&config.mountpoint, &error)))?;
     tracing::info!(%source, mountpoint = %config.mountpoint.display(), identity = %authority.identity(), "mounted");
     ready();
+    if is_writable {
+        let _context = runtime.enter();
+        resume(&fs, &store, left);
+    }
 
-    let report = status::Status { stats, fs, file: config.status_file.clone() };
+    let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
     runtime.block_on(serve(signals, mounted, &report));
+    let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout));
+    fs.end();
     report.write();
     tracing::info!("unmounted");
-    // Requests that are still under way serve nobody any more.
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    Ok(())
+    // Files that are still open may ask until the process ends, and an operation panics on a runtime that is down.
+    std::mem::forget(runtime);
+    Ok(staged)
+}
+
+/// The spool of a mount that may write, and what an earlier one left in it.
+fn spool(
+    config: &MountConfig,
+    identity: &Identity,
+) -> Result<(Option<(Arc<Spool>, Writing)>, Recovered), DaemonError> {
+    if config.presentation.read_only {
+        return Ok((None, Recovered::default()));
+    }
+    let writing = &config.writing;
+    let place = format!("{}\n{identity:?}", config.service.endpoint);
+    let root = format!("{:?}", config.root);
+    let dir = writing.spool_dir.join(state_dir::short_hash(&place)).join(state_dir::short_hash(&root));
+    let options = SpoolOptions { capacity: writing.spool_size, sync: writing.spool_sync };
+    let owner = Owner {
+        identity: identity.to_string(),
+        endpoint: config.service.endpoint.clone(),
+        bucket: match &config.root {
+            Root::Bucket { bucket, .. } => bucket.clone(),
+            Root::Buckets { .. } => String::new(),
+        },
+        prefix: match &config.root {
+            Root::Bucket { prefix, .. } => prefix.clone(),
+            Root::Buckets { .. } => String::new(),
+        },
+    };
+    let (spool, left) = Spool::open(&dir, options, owner).map_err(|error| {
+        DaemonError(format!(
+            "cannot keep a spool in {}: {error}\ngive another directory with --spool-dir, or mount with --read-only",
+            dir.display()
+        ))
+    })?;
+    Ok((Some((spool, writing.clone())), left))
+}
+
+/// Where attributes are remembered.
+fn state_file(config: &MountConfig, identity: &Identity) -> io::Result<PathBuf> {
+    let dir = state_dir::of_identity(&config.service.endpoint, identity)?;
+    Ok(dir.join(format!("{}.attributes", state_dir::short_hash(&format!("{:?}", config.root)))))
+}
+
+/// Goes on where an earlier daemon stopped.
+fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
+    let Recovered { committed, removed, parked, quarantined, abandoned } = left;
+    if parked > 0 {
+        tracing::warn!(files = parked, "files in the spool wait for a decision: see `supafs spool list`");
+    }
+    for path in quarantined {
+        tracing::error!(path = %path.display(), "a file in the spool cannot be read; it was moved aside");
+    }
+    if !committed.is_empty() {
+        tracing::info!(files = committed.len(), "uploading what the last mount left");
+    }
+    fs.resume(committed.into_iter().map(|(file, record)| Draft::recovered(file, &record)).collect(), removed);
+    for (key, id) in abandoned {
+        let store = Arc::clone(store);
+        drop(tokio::spawn(async move {
+            if let Err(error) = store.abort_upload(&key, &id).await {
+                tracing::warn!(%error, "an unfinished upload stays behind on the server");
+            }
+        }));
+    }
+}
+
+/// Waits for uploads; returns how many files are left in the spool.
+async fn drain(fs: &Fs, timeout: Duration) -> usize {
+    let until = tokio::time::Instant::now() + timeout;
+    let progress = |left| {
+        if left > 0 {
+            tracing::info!(left, "uploading before the end");
+        }
+    };
+    match fs.drain(until, progress).await {
+        Ok(()) => 0,
+        Err(left) => {
+            tracing::error!(
+                left,
+                "not uploaded in time; the next mount of this bucket goes on: see `supafs spool list`"
+            );
+            left
+        }
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {

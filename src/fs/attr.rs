@@ -5,48 +5,88 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Fs;
 use super::inode::{Inode, InodeTable, Node, ROOT};
 
+/// What an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    Directory,
+    File,
+    Link,
+}
+
 /// The attributes of an inode.
 #[derive(Debug, Clone)]
 pub struct Attributes {
     pub ino: u64,
-    pub is_directory: bool,
+    pub kind: FileKind,
     pub size: u64,
+    pub atime: SystemTime,
     pub mtime: SystemTime,
     /// When the server last changed the object, which tools that compare before and after rely on.
     pub ctime: SystemTime,
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
+    /// 0 once its name is gone.
+    pub links: u32,
 }
 
 impl Fs {
     pub(super) fn attributes(&self, ino: u64, inode: &Inode) -> Attributes {
         let presentation = &self.presentation;
-        let (is_directory, size, mtime, ctime, mode) = match &inode.node {
+        let extra = inode.extra();
+        let mut attrs = extra.map(|extra| extra.attrs).unwrap_or_default();
+        let (kind, mut size, changed, default_mode) = match &inode.node {
             // Prefixes have no time of their own: a fixed one, so that tools see no change where there is none.
-            Node::Directory => (true, 0, self.started, self.started, presentation.dir_mode),
+            Node::Directory => (FileKind::Directory, 0, self.started, presentation.dir_mode),
             Node::File(file) => {
-                let ctime = from_nanos(i128::from(file.version.modified_ms) * 1_000_000);
-                let mtime = file.mtime.map_or(ctime, |nanos| from_nanos(i128::from(nanos)));
-                (false, file.version.size, mtime, ctime, presentation.file_mode)
+                let changed = from_nanos(i128::from(file.version.modified_ms) * 1_000_000);
+                let (kind, mode) = if file.is_link {
+                    (FileKind::Link, 0o777)
+                } else {
+                    (FileKind::File, presentation.file_mode)
+                };
+                (kind, file.version.size, changed, mode)
             }
         };
-        let (uid, gid) = (presentation.uid, presentation.gid);
-        Attributes { ino, is_directory, size, mtime, ctime, mode, uid, gid }
+        if let Some(draft) = inode.draft() {
+            let state = draft.state();
+            size = state.size;
+            attrs = state.attrs.over(&attrs);
+        }
+        let time =
+            |nanos: Option<i64>, otherwise| nanos.map_or(otherwise, |nanos| from_nanos(i128::from(nanos)));
+        let mtime = time(attrs.mtime, changed);
+        Attributes {
+            ino,
+            kind,
+            size,
+            atime: time(extra.and_then(|extra| extra.atime), mtime),
+            mtime,
+            ctime: time(extra.and_then(|extra| extra.ctime), changed),
+            mode: attrs.mode.unwrap_or(default_mode),
+            uid: attrs.uid.unwrap_or(presentation.uid),
+            gid: attrs.gid.unwrap_or(presentation.gid),
+            links: u32::from(!inode.is_removed()),
+        }
     }
 
-    /// Takes over a modification time that became known since, unless the file is open: it must not change its
-    /// time under a reader.
-    pub(super) fn refresh_mtime(&self, inodes: &mut InodeTable, ino: u64) {
-        if ino == ROOT || !self.known.has_mtimes() {
+    /// Takes over times, mode and owner that became known since, unless the file is open: they must not change
+    /// under a reader.
+    pub(super) fn refresh_attrs(&self, inodes: &mut InodeTable, ino: u64) {
+        if ino == ROOT || !self.known.has_attrs() {
             return;
         }
         let Some(key) = inodes.key(ino) else { return };
         let Some(inode) = inodes.get_mut(ino).filter(|inode| inode.opens() == 0) else { return };
-        if let Some(file) = inode.file_mut()
-            && file.mtime.is_none()
-        {
-            file.mtime = self.known.mtime(&key, &file.version);
+        if inode.extra().is_some_and(|extra| extra.draft.is_some() || !extra.attrs.is_empty()) {
+            return;
+        }
+        let attrs = match &inode.node {
+            Node::Directory => self.known.directory(&key),
+            Node::File(file) => self.known.attrs(&key, &file.version),
+        };
+        if let Some(attrs) = attrs {
+            inode.extra_mut().attrs = attrs;
         }
     }
 }
@@ -55,6 +95,15 @@ fn from_nanos(nanos: i128) -> SystemTime {
     let magnitude = u64::try_from(nanos.unsigned_abs()).unwrap_or(u64::MAX);
     let span = Duration::from_nanos(magnitude);
     if nanos < 0 { UNIX_EPOCH - span } else { UNIX_EPOCH + span }
+}
+
+/// Nanoseconds since the epoch.
+pub(super) fn nanos(time: SystemTime) -> i64 {
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanos(after),
+        Err(before) => -nanos(before.duration()),
+    }
 }
 
 /// Milliseconds since the epoch.

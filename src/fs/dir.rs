@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::handle::Stream;
 use super::{Attributes, ErrorKind, Fs, FsError};
-use crate::meta::Listing;
+use crate::meta::Entry;
+use crate::store::StoreError;
 
 /// One entry on its way to the kernel.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct DirCursor<'a> {
     fs: &'a Fs,
     parent: u64,
     offset: u64,
-    listing: Arc<Listing>,
+    stream: Stream,
     valid: Duration,
 }
 
@@ -50,24 +52,38 @@ impl Fs {
     pub async fn read_dir(&self, handle: u64, offset: u64) -> Result<DirCursor<'_>, FsError> {
         let directory = self.handles.directory(handle).ok_or(ErrorKind::BadHandle)?;
         let kept = directory.listing.lock().clone().filter(|_| offset > 0);
-        let listing = if let Some(kept) = kept {
+        let stream = if let Some(kept) = kept {
             kept
         } else {
             // The start, or the start again: rewinddir shows the directory as it is now.
-            let listing = self.meta.listing(&self.prefix(directory.ino)?);
-            *directory.listing.lock() = Some(Arc::clone(&listing));
-            listing
+            let prefix = self.prefix(directory.ino)?;
+            let changes = Arc::new(self.meta.changes(&prefix));
+            let stream = Stream { listing: self.meta.listing(&prefix), changes, prefix: prefix.into() };
+            *directory.listing.lock() = Some(stream.clone());
+            stream
         };
-        listing.reaches(index(offset)).await.map_err(|error| {
-            let mut error = FsError::from(error);
-            if error.kind == ErrorKind::NotFound {
-                error.kind = ErrorKind::Io;
+        let listing = &stream.listing;
+        let mut offset = offset;
+        while listing.reaches(index(offset)).await.map_err(as_listing_error)? {
+            // An empty answer would end the stream, so what was removed here is passed over before it.
+            let entry = listing.get(index(offset)).filter(|_| offset >= 2);
+            let is_removed = |entry: Entry| self.meta.change(&stream.prefix, &entry.name) == Some(None);
+            if !entry.is_some_and(is_removed) {
+                break;
             }
-            error
-        })?;
+            offset += 1;
+        }
         let valid = listing.valid_for(self.ttl);
-        Ok(DirCursor { fs: self, parent: directory.ino, offset, listing, valid })
+        Ok(DirCursor { fs: self, parent: directory.ino, offset, stream, valid })
     }
+}
+
+fn as_listing_error(error: StoreError) -> FsError {
+    let mut error = FsError::from(error);
+    if error.kind == ErrorKind::NotFound {
+        error.kind = ErrorKind::Io;
+    }
+    error
 }
 
 /// Offsets 0 and 1 are `.` and `..`.
@@ -83,8 +99,30 @@ impl DirCursor<'_> {
         Some(DirItem { name: name.into(), attributes, next_offset, valid: self.valid, is_held: false })
     }
 
-    fn entry(&self) -> Option<DirItem> {
-        let entry = self.listing.get(index(self.offset))?;
+    /// The entry at the offset, as it is after what was changed here. Names that are new come behind the listing.
+    fn entry(&mut self) -> Option<DirItem> {
+        loop {
+            let index = index(self.offset);
+            let Stream { prefix, listing, changes } = &self.stream;
+            let entry = match listing.get(index) {
+                Some(entry) => match self.fs.meta.change(prefix, &entry.name) {
+                    None => Some(entry),
+                    Some(changed) => changed,
+                },
+                None if !listing.is_complete() => return None,
+                None => {
+                    let (name, entry) = changes.get(index - listing.len())?;
+                    entry.clone().filter(|_| listing.find(name).is_none())
+                }
+            };
+            if let Some(entry) = entry {
+                return self.item(entry);
+            }
+            self.offset += 1;
+        }
+    }
+
+    fn item(&self, entry: Entry) -> Option<DirItem> {
         let mut inodes = self.fs.inodes.lock();
         let ino = match inodes.named(self.parent, &entry.name) {
             // What an aged listing says does not undo what was learned since.
@@ -92,7 +130,7 @@ impl DirCursor<'_> {
             _ => inodes.upsert(self.parent, &entry),
         };
         inodes.remember(ino);
-        self.fs.refresh_mtime(&mut inodes, ino);
+        self.fs.refresh_attrs(&mut inodes, ino);
         let attributes = self.fs.attributes(ino, inodes.get(ino)?);
         let next_offset = self.offset + 1;
         Some(DirItem { name: entry.name, attributes, next_offset, valid: self.valid, is_held: true })

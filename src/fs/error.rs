@@ -1,6 +1,7 @@
 //! What an operation answers when it fails: one kind per errno, with the cause beside it for the log.
 
 use std::fmt;
+use std::io;
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -20,6 +21,22 @@ pub enum ErrorKind {
     NotSupported,
     BadHandle,
     Invalid,
+    /// The name is taken.
+    Exists,
+    /// A directory that holds something.
+    NotEmpty,
+    /// Larger than the bucket, the project or the file system allows.
+    TooLarge,
+    /// The spool is full.
+    NoSpace,
+    /// What this file system never does, whoever asks.
+    NotPermitted,
+    /// The bucket does not take this type of content.
+    UnsupportedType,
+    /// Not within one bucket, or not without reading and writing.
+    CrossDevice,
+    /// Another operation holds what this one needs.
+    Busy,
 }
 
 /// A failed operation.
@@ -42,6 +59,23 @@ impl From<ErrorKind> for FsError {
     }
 }
 
+impl From<io::Error> for FsError {
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
+            _ => ErrorKind::Io,
+        };
+        match kind {
+            ErrorKind::NoSpace => {
+                tracing::error!(%error, "the spool is full; see --spool-size and --spool-dir")
+            }
+            _ => tracing::error!(%error, "the spool's disk fails"),
+        }
+        kind.into()
+    }
+}
+
 impl From<StoreError> for FsError {
     fn from(error: StoreError) -> Self {
         let kind = match error.kind {
@@ -52,7 +86,12 @@ impl From<StoreError> for FsError {
             StoreErrorKind::InvalidKey => ErrorKind::Invalid,
             StoreErrorKind::TimedOut => ErrorKind::TimedOut,
             StoreErrorKind::RangeNotSatisfiable => ErrorKind::Stale,
-            StoreErrorKind::Unavailable | StoreErrorKind::Protocol | StoreErrorKind::Refused => ErrorKind::Io,
+            StoreErrorKind::TooLarge => ErrorKind::TooLarge,
+            StoreErrorKind::UnsupportedType => ErrorKind::UnsupportedType,
+            StoreErrorKind::NoSuchUpload
+            | StoreErrorKind::Unavailable
+            | StoreErrorKind::Protocol
+            | StoreErrorKind::Refused => ErrorKind::Io,
         };
         Self { kind, cause: Some(error) }
     }
@@ -67,6 +106,13 @@ impl FsError {
                 "the server refuses the credential; `supafs doctor` tells what is wrong with it"
             }
             Some(StoreErrorKind::Denied) => "a policy on storage.objects forbids it",
+            Some(StoreErrorKind::TooLarge) => {
+                "the project or the bucket limits the size of a file; the limit is set in the dashboard"
+            }
+            Some(StoreErrorKind::UnsupportedType) => {
+                "the bucket restricts the MIME types that it takes; the type follows from the name, or from the \
+                 attribute user.supabase.content-type"
+            }
             Some(StoreErrorKind::NoSuchBucket) => "the bucket is gone",
             Some(StoreErrorKind::Unavailable) => "the server failed again and again; it is safe to try later",
             Some(StoreErrorKind::TimedOut) => {

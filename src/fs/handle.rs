@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::data::Reader;
-use crate::meta::Listing;
+use crate::meta::{Entry, Listing};
 
 /// An open file.
 pub(super) struct FileHandle {
     pub ino: u64,
+    pub is_writable: bool,
     /// Replaced when the first GET shows another version and nothing was handed out yet.
     pub reader: Mutex<Arc<Reader>>,
     /// Bytes went to the caller: the version can no longer be replaced.
@@ -24,7 +25,16 @@ pub(super) struct FileHandle {
 pub(super) struct DirHandle {
     pub ino: u64,
     /// What this stream began with, so that its offsets stay true.
-    pub listing: Mutex<Option<Arc<Listing>>>,
+    pub listing: Mutex<Option<Stream>>,
+}
+
+/// A directory as a stream shows it: what was listed, and what was changed here.
+#[derive(Clone)]
+pub(super) struct Stream {
+    pub prefix: Arc<str>,
+    pub listing: Arc<Listing>,
+    /// By name.
+    pub changes: Arc<Vec<(Box<[u8]>, Option<Entry>)>>,
 }
 
 #[derive(Clone)]
@@ -47,9 +57,14 @@ impl Handles {
         number
     }
 
-    pub fn open_file(&self, ino: u64, reader: Arc<Reader>) -> u64 {
+    pub fn open_file(&self, ino: u64, reader: Arc<Reader>, is_writable: bool) -> u64 {
         let reader = Mutex::new(reader);
-        self.insert(Handle::File(Arc::new(FileHandle { ino, reader, handed_out: AtomicBool::new(false) })))
+        self.insert(Handle::File(Arc::new(FileHandle {
+            ino,
+            is_writable,
+            reader,
+            handed_out: AtomicBool::new(false),
+        })))
     }
 
     pub fn open_directory(&self, ino: u64) -> u64 {
@@ -73,6 +88,36 @@ impl Handles {
     pub fn close(&self, number: u64) {
         let closed = self.open.lock().remove(&number);
         drop(closed);
+    }
+
+    /// The open descriptions of a file.
+    pub fn of(&self, ino: u64) -> Vec<Arc<FileHandle>> {
+        let open = self.open.lock();
+        let files = open.values().filter_map(|handle| match handle {
+            Handle::File(file) if file.ino == ino => Some(Arc::clone(file)),
+            _ => None,
+        });
+        files.collect()
+    }
+
+    /// How many of them may write.
+    pub fn writers(&self, ino: u64) -> usize {
+        self.of(ino).iter().filter(|file| file.is_writable).count()
+    }
+
+    /// The files that are open.
+    pub fn inodes(&self) -> Vec<u64> {
+        let open = self.open.lock();
+        let mut inodes: Vec<u64> = open
+            .values()
+            .filter_map(|handle| match handle {
+                Handle::File(file) => Some(file.ino),
+                Handle::Directory(_) => None,
+            })
+            .collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        inodes
     }
 
     pub fn len(&self) -> usize {

@@ -7,10 +7,16 @@
 //! Lock rank: `InodeTable` is one short mutex, before the directory cache, never held across an await.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
 
+use tokio::time::Instant;
+
+use crate::attrs::Attrs;
 use crate::meta::{Entry, FileVersion, Kind};
+use crate::store::ObjectHeaders;
+use crate::writeback::Draft;
 
 /// The number of the mount's root.
 pub const ROOT: u64 = 1;
@@ -19,12 +25,28 @@ pub const ROOT: u64 = 1;
 #[derive(Debug, Clone)]
 pub struct FileNode {
     pub version: FileVersion,
+    /// A symbolic link: the object holds its target.
+    pub is_link: bool,
     /// False where the version was learned from a GET, whose time is not the listing's.
     pub is_listed: bool,
-    /// From user metadata, nanoseconds since the epoch.
-    pub mtime: Option<i64>,
     /// Bytes of `version` were handed to a reader, and may be in the kernel's pages.
     pub handed_out: bool,
+}
+
+/// What few inodes have.
+#[derive(Default)]
+pub struct Extra {
+    /// From user metadata, or set here.
+    pub attrs: Attrs,
+    /// Nanoseconds since the epoch: times that the bucket does not keep.
+    pub atime: Option<i64>,
+    pub ctime: Option<i64>,
+    /// The content, while it is being changed here.
+    pub draft: Option<Arc<Draft>>,
+    /// The headers of the version that was uploaded here, and when that was.
+    pub headers: Option<(Arc<ObjectHeaders>, Instant)>,
+    /// The server's words for the last refusal.
+    pub last_error: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -33,17 +55,19 @@ pub enum Node {
     File(FileNode),
 }
 
-#[derive(Debug)]
 pub struct Inode {
     parent: u64,
     name: Box<[u8]>,
     component: Option<Box<str>>,
     pub node: Node,
+    extra: Option<Box<Extra>>,
     lookups: u64,
     opens: u32,
     children: u32,
     /// No longer reached by its name.
     detached: bool,
+    /// Its name was removed here.
+    removed: bool,
     /// Its name is to be asked for again before it is opened.
     pub stale: bool,
 }
@@ -64,10 +88,12 @@ impl InodeTable {
             name: Box::default(),
             component: None,
             node: Node::Directory,
+            extra: None,
             lookups: 1,
             opens: 0,
             children: 0,
             detached: false,
+            removed: false,
             stale: false,
         };
         let mut inodes = HashMap::new();
@@ -82,6 +108,10 @@ impl InodeTable {
 
     pub fn get_mut(&mut self, ino: u64) -> Option<&mut Inode> {
         self.inodes.get_mut(&ino).map(|inode| &mut **inode)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Inode)> {
+        self.inodes.iter().map(|(&ino, inode)| (ino, &**inode))
     }
 
     /// Inodes held.
@@ -124,12 +154,15 @@ impl InodeTable {
             component: entry.component.clone(),
             node: match &entry.kind {
                 Kind::Directory => Node::Directory,
-                Kind::File(version) => Node::File(FileNode::listed(version.clone())),
+                Kind::File(version) => Node::File(FileNode::listed(version.clone(), false)),
+                Kind::Link(version) => Node::File(FileNode::listed(version.clone(), true)),
             },
+            extra: None,
             lookups: 0,
             opens: 0,
             children: 0,
             detached: false,
+            removed: false,
             stale: false,
         };
         self.inodes.insert(ino, Box::new(inode));
@@ -153,6 +186,24 @@ impl InodeTable {
         self.by_name.find(self.hash(parent, name), is_it).copied()
     }
 
+    /// The directory that a prefix stands for, if its number is known.
+    #[must_use]
+    pub fn find(&self, prefix: &str) -> Option<u64> {
+        prefix.split_terminator('/').try_fold(ROOT, |parent, component| {
+            self.named(parent, &crate::name::from_component(component))
+        })
+    }
+
+    /// Takes the draft off an inode: its content is in the bucket, or given up.
+    pub fn end_draft(&mut self, ino: u64, draft: &Arc<Draft>) {
+        if let Some(inode) = self.inodes.get_mut(&ino)
+            && inode.draft().is_some_and(|held| Arc::ptr_eq(held, draft))
+        {
+            inode.extra_mut().draft = None;
+            self.collect(ino);
+        }
+    }
+
     /// Takes the name off an inode: the name is gone or stands for something else.
     pub fn detach(&mut self, ino: u64) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
@@ -165,6 +216,60 @@ impl InodeTable {
             slot.remove();
         }
         self.collect(ino);
+    }
+
+    /// The name of an inode was removed here.
+    pub fn remove(&mut self, ino: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.removed = true;
+        }
+        self.detach(ino);
+    }
+
+    /// Gives an inode another name. What had the name before must have lost it.
+    pub fn rename(&mut self, ino: u64, parent: u64, name: &[u8], component: Option<Box<str>>) {
+        let Some(inode) = self.inodes.get(&ino) else { return };
+        let (old_parent, was_detached) = (inode.parent, inode.detached);
+        if !was_detached {
+            let hash = self.hash(old_parent, &inode.name);
+            if let Ok(slot) = self.by_name.find_entry(hash, |other| *other == ino) {
+                slot.remove();
+            }
+        }
+        // First the new one: the old parent may be held by this child alone.
+        if let Some(above) = self.inodes.get_mut(&parent) {
+            above.children += 1;
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.parent = parent;
+            inode.name = name.into();
+            inode.component = component;
+            inode.detached = false;
+        }
+        let hash = self.hash(parent, name);
+        let (inodes, hasher) = (&self.inodes, &self.hasher);
+        self.by_name.insert_unique(hash, ino, |other| {
+            inodes.get(other).map_or(0, |inode| hasher.hash_one((inode.parent, &inode.name[..])))
+        });
+        if let Some(above) = self.inodes.get_mut(&old_parent) {
+            above.children -= 1;
+        }
+        self.collect(old_parent);
+    }
+
+    /// Whether an inode lies below another one, or is that one.
+    #[must_use]
+    pub fn is_below(&self, ino: u64, above: u64) -> bool {
+        let mut at = ino;
+        loop {
+            if at == above {
+                return true;
+            }
+            match self.inodes.get(&at) {
+                Some(inode) if at != ROOT => at = inode.parent,
+                _ => return false,
+            }
+        }
     }
 
     /// The kernel holds the inode once more.
@@ -197,7 +302,9 @@ impl InodeTable {
     /// Drops inodes that nothing holds, upwards from this one.
     fn collect(&mut self, mut ino: u64) {
         while let Some(inode) = self.inodes.get(&ino) {
-            if ino == ROOT || inode.lookups > 0 || inode.opens > 0 || inode.children > 0 {
+            let is_held = inode.lookups > 0 || inode.opens > 0 || inode.children > 0;
+            // What is not in the bucket yet has no other place.
+            if ino == ROOT || is_held || inode.draft().is_some() {
                 return;
             }
             let parent = inode.parent;
@@ -262,7 +369,31 @@ impl Inode {
         }
     }
 
-    fn component(&self) -> &str {
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    #[must_use]
+    pub fn extra(&self) -> Option<&Extra> {
+        self.extra.as_deref()
+    }
+
+    pub fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    #[must_use]
+    pub fn draft(&self) -> Option<&Arc<Draft>> {
+        self.extra.as_ref()?.draft.as_ref()
+    }
+
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.node, Node::Directory)
+    }
+
+    pub fn component(&self) -> &str {
         match &self.component {
             Some(component) => component,
             None => std::str::from_utf8(&self.name).unwrap_or_default(),
@@ -276,14 +407,19 @@ impl Inode {
         }
         match (&mut self.node, &entry.kind) {
             (Node::Directory, Kind::Directory) => {}
-            (Node::File(file), Kind::File(version)) => {
-                if file.is_same(version) {
+            (Node::File(file), Kind::File(version) | Kind::Link(version))
+                if file.is_link == matches!(entry.kind, Kind::Link(_)) =>
+            {
+                if self.extra.as_ref().is_some_and(|extra| extra.draft.is_some()) {
+                    // What is being changed here is compared with the server's when it is uploaded.
+                } else if file.is_same(version) {
                     file.version = version.clone();
                     file.is_listed = true;
                 } else if self.opens > 0 {
                     return false;
                 } else {
-                    *file = FileNode::listed(version.clone());
+                    *file = FileNode::listed(version.clone(), file.is_link);
+                    self.extra = None;
                 }
             }
             _ => return false,
@@ -294,8 +430,8 @@ impl Inode {
 }
 
 impl FileNode {
-    fn listed(version: FileVersion) -> Self {
-        Self { version, is_listed: true, mtime: None, handed_out: false }
+    fn listed(version: FileVersion, is_link: bool) -> Self {
+        Self { version, is_link, is_listed: true, handed_out: false }
     }
 
     fn is_same(&self, listed: &FileVersion) -> bool {

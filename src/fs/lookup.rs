@@ -34,7 +34,7 @@ impl Fs {
         let mut inodes = self.inodes.lock();
         let ino = inodes.upsert(parent, &entry);
         inodes.remember(ino);
-        self.refresh_mtime(&mut inodes, ino);
+        self.refresh_attrs(&mut inodes, ino);
         let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
         Ok(Found::Entry(self.attributes(ino, inode), found.valid))
     }
@@ -74,7 +74,7 @@ impl Fs {
             inodes.forget(now, 0);
             return Err(ErrorKind::Stale.into());
         }
-        self.refresh_mtime(&mut inodes, ino);
+        self.refresh_attrs(&mut inodes, ino);
         Ok(found.valid)
     }
 

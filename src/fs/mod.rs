@@ -4,28 +4,36 @@
 //! handle's `Reader` (`data/reader.rs`) for blocks.
 
 mod attr;
+mod behind;
 mod dir;
 mod error;
 mod handle;
 pub mod inode;
 mod lookup;
+mod names;
 mod read;
+mod rename;
+mod save;
+mod setattr;
+mod write;
 mod xattr;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-pub use attr::Attributes;
+pub use attr::{Attributes, FileKind};
 pub use dir::{DirCursor, DirItem};
 pub use error::{ErrorKind, FsError};
 pub use lookup::Found;
 pub use read::Opened;
+pub use setattr::Changes;
+pub use write::Creation;
 pub use xattr::Listed;
 
-use crate::config::{Presentation, Tuning};
+use crate::config::{Presentation, Tuning, Writing};
 use crate::data::{BlockCache, Fetcher};
 use crate::fs::handle::Handles;
 use crate::fs::inode::InodeTable;
@@ -33,6 +41,8 @@ use crate::meta::{DirCache, FileVersion, Known};
 use crate::single_flight::SingleFlight;
 use crate::stats::Stats;
 use crate::store::{ObjectHead, ObjectStore, StoreError};
+use crate::writeback::Spool;
+use save::Writer;
 
 /// What one request holds beside the cache: its connection's buffer and the block it is filling.
 const BYTES_IN_FLIGHT: u64 = 512 * 1024;
@@ -51,6 +61,14 @@ pub struct Fs {
     store: Arc<dyn ObjectStore>,
     meta: DirCache,
     known: Arc<Known>,
+    stats: Arc<Stats>,
+    /// `None`: the mount is read-only.
+    writer: Option<Arc<Writer>>,
+    /// Held while a draft is made, so that a file has one. Rank: before the inode table.
+    drafting: Mutex<()>,
+    /// Rights may be missing that no request tells beforehand: a user's, not a key's.
+    may_be_refused: bool,
+    me: Weak<Self>,
     fetcher: Fetcher,
     inodes: Mutex<InodeTable>,
     handles: Handles,
@@ -71,8 +89,9 @@ impl Fs {
         tuning: &Tuning,
         stats: &Arc<Stats>,
         invalidations: mpsc::UnboundedSender<Invalidation>,
-    ) -> Self {
-        let known = Arc::new(Known::new());
+        writing: Option<(Arc<Spool>, Writing)>,
+        (may_be_refused, known): (bool, Arc<Known>),
+    ) -> Arc<Self> {
         // The budget covers what is on its way as well.
         let in_flight = (tuning.max_requests as u64 * BYTES_IN_FLIGHT).min(tuning.cache_memory / 2);
         let budget = tuning.cache_memory - in_flight;
@@ -85,7 +104,13 @@ impl Fs {
         });
         // Half of the cache may hold what was not asked for yet, so that reading ahead never drives out itself.
         let ahead = budget / 2;
-        Self {
+        let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
+        let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: Weak::clone(me),
+            stats: Arc::clone(stats),
+            writer,
+            drafting: Mutex::default(),
+            may_be_refused,
             meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats)),
             fetcher: Fetcher::new(Arc::clone(&store), cache, Arc::clone(stats), ahead, on_seen),
             store,
@@ -98,14 +123,25 @@ impl Fs {
             scan: xattr::Scan::default(),
             heads: SingleFlight::new(),
             invalidations,
+        });
+        if let Some(writer) = &fs.writer {
+            let watcher: Weak<dyn crate::writeback::Watcher> = fs.me.clone();
+            writer.removals.watch(watcher);
         }
+        fs
+    }
+
+    /// How long an answer may be believed that is as fresh as can be.
+    #[must_use]
+    pub fn validity(&self) -> Duration {
+        self.ttl
     }
 
     /// The prefix of a directory's keys.
     fn prefix(&self, ino: u64) -> Result<String, FsError> {
         let inodes = self.inodes.lock();
         match inodes.get(ino) {
-            Some(inode) if inode.file().is_none() => {}
+            Some(inode) if inode.is_directory() => {}
             Some(_) => return Err(ErrorKind::NotDirectory.into()),
             None => return Err(ErrorKind::Stale.into()),
         }
@@ -115,6 +151,11 @@ impl Fs {
     fn invalidate(&self, invalidation: Invalidation) {
         // The receiver is gone only while the mount comes down.
         let _unmounting = self.invalidations.send(invalidation);
+    }
+
+    /// Writes what is still in memory only.
+    pub fn end(&self) {
+        self.known.flush();
     }
 
     /// Inodes that the kernel, handles or children hold.

@@ -20,6 +20,7 @@ pub struct Opened {
     pub handle: u64,
     /// The kernel's pages are of this version and may stay.
     pub keep_cache: bool,
+    pub is_writable: bool,
 }
 
 impl Fs {
@@ -29,32 +30,39 @@ impl Fs {
     /// `IsDirectory`, `ReadOnly`, or `Stale`, after which the kernel looks the name up again by itself.
     pub async fn open(&self, ino: u64, for_writing: bool) -> Result<Opened, FsError> {
         if for_writing {
-            return Err(ErrorKind::ReadOnly.into());
+            self.writer()?;
         }
         let (is_stale, parent, name) = {
             let inodes = self.inodes.lock();
             let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
-            if inode.file().is_none() {
+            if inode.is_directory() {
                 return Err(ErrorKind::IsDirectory.into());
             }
-            if inode.is_detached() {
+            // A descriptor opens what has lost its name by way of /proc/self/fd; nothing else gets here.
+            if inode.is_detached() && inode.draft().is_none() {
                 return Err(ErrorKind::Stale.into());
             }
-            (inode.stale, inode.parent(), Box::<[u8]>::from(inode.name()))
+            let is_stale = inode.stale && inode.draft().is_none();
+            (is_stale, inode.parent(), Box::<[u8]>::from(inode.name()))
         };
         if is_stale && self.revalidate(ino, parent, &name).await.is_err() {
             return Err(ErrorKind::Stale.into());
         }
         let mut inodes = self.inodes.lock();
         let key = inodes.key(ino).ok_or(ErrorKind::Stale)?;
+        let draft = inodes.get(ino).and_then(|inode| inode.draft().cloned());
         let file = inodes.get_mut(ino).and_then(|inode| inode.file_mut()).ok_or(ErrorKind::Stale)?;
         // A read of this version proves that the kernel has dropped the pages of the one before.
         let keep_cache = file.handed_out;
         let object = object_id(&key, &file.version);
         inodes.opened(ino);
         drop(inodes);
-        let handle = self.handles.open_file(ino, Reader::new(object, self.fetcher.clone()));
-        Ok(Opened { handle, keep_cache })
+        let reader = match draft {
+            Some(draft) => self.reader_of(&draft),
+            None => Reader::new(object, self.fetcher.clone()),
+        };
+        let handle = self.handles.open_file(ino, reader, for_writing);
+        Ok(Opened { handle, keep_cache, is_writable: for_writing })
     }
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
@@ -63,6 +71,10 @@ impl Fs {
     /// `Stale` when the object was replaced under its reader.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> Result<Bytes, FsError> {
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
+        let draft = self.inodes.lock().get(file.ino).and_then(|inode| inode.draft().cloned());
+        if let Some(draft) = draft {
+            return self.read_draft(&file, &draft, offset, len).await;
+        }
         for _ in 0..ADOPTIONS {
             let reader = Arc::clone(&*file.reader.lock());
             match reader.read(offset, len).await {
@@ -85,6 +97,7 @@ impl Fs {
     pub fn release(&self, ino: u64, handle: u64) {
         self.handles.close(handle);
         self.inodes.lock().closed(ino);
+        self.end_draft(ino);
     }
 
     /// Notes that bytes of the reader's version go to the caller. `false`: the inode has another version by now.
@@ -126,7 +139,6 @@ impl Fs {
                     modified_ms: head.modified.map_or(node.version.modified_ms, crate::fs::attr::millis),
                 };
                 node.is_listed = false;
-                node.mtime = None;
                 tracing::debug!(key = %reader.object().key, "the object is newer than its listing");
             }
         }

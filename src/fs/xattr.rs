@@ -13,6 +13,9 @@ use crate::store::ObjectHead;
 const NAMESPACE: &str = "user.supabase.";
 const METADATA: &str = "meta.";
 
+/// The server stores longer ones and does not give them back.
+const LONGEST_VALUE: usize = 4096;
+
 /// After this many lists of names in a row without a look at one of ours, a tool like `ls` goes through a
 /// directory, and answering it must not cost a request a file.
 const LISTS_OF_A_SCAN: u32 = 2;
@@ -47,6 +50,15 @@ impl Fs {
         if name == "key" {
             return Ok(target.key.into_bytes());
         }
+        if name == "last-error" {
+            return self
+                .last_error(ino)
+                .map(|words| words.as_bytes().to_vec())
+                .ok_or_else(|| ErrorKind::NoAttribute.into());
+        }
+        if let Some(changed) = self.changed_header(ino, name) {
+            return changed.map(String::into_bytes).ok_or_else(|| ErrorKind::NoAttribute.into());
+        }
         let version = target.version.ok_or(ErrorKind::NoAttribute)?;
         if name == "etag" {
             return Ok(version.etag.to_string().into_bytes());
@@ -71,6 +83,9 @@ impl Fs {
     pub async fn listxattr(&self, ino: u64) -> Result<Listed, FsError> {
         let target = self.target(ino)?;
         let mut names = vec!["key".to_owned()];
+        if self.last_error(ino).is_some() {
+            names.push("last-error".to_owned());
+        }
         if let Some(version) = &target.version {
             names.push("etag".to_owned());
             let is_scan = self.scan.0.fetch_add(1, Ordering::Relaxed) >= LISTS_OF_A_SCAN;
@@ -85,6 +100,28 @@ impl Fs {
             }
         }
         Ok(names.iter().flat_map(|name| format!("{NAMESPACE}{name}\0").into_bytes()).collect())
+    }
+
+    fn last_error(&self, ino: u64) -> Option<Arc<str>> {
+        self.inodes.lock().get(ino)?.extra()?.last_error.clone()
+    }
+
+    /// A header that was changed here and is not in the bucket yet: what it is to be. `Some(None)`: nothing.
+    fn changed_header(&self, ino: u64, name: &str) -> Option<Option<String>> {
+        let draft = self.inodes.lock().get(ino)?.draft().cloned()?;
+        let state = draft.state();
+        let changed = match name {
+            "content-type" => state.changes.content_type.clone().map(Some),
+            "cache-control" => state.changes.cache_control.clone().map(Some),
+            _ => state.changes.metadata.get(name.strip_prefix(METADATA)?).cloned(),
+        };
+        let is_new = state.expected.is_none();
+        let default = || match name {
+            "content-type" => super::save::content_type(state.key.as_deref().unwrap_or_default()),
+            _ => None,
+        };
+        // There is no object to ask about a file that is not in the bucket.
+        changed.or_else(|| is_new.then(default))
     }
 
     fn target(&self, ino: u64) -> Result<Target, FsError> {
@@ -102,5 +139,69 @@ impl Fs {
         let ask = move || async move { store.head(&asked).await };
         let head = self.heads.run(key.to_owned(), ask).await?;
         Ok(self.known.learn(key, version, &head).unwrap_or_else(|| Arc::new(head)))
+    }
+
+    /// Sets or removes what goes into an object's headers.
+    ///
+    /// # Errors
+    /// `Exists`, `NoAttribute`, `Invalid` for a value that no header can hold, `NotPermitted` for the names that tell
+    /// what is.
+    pub async fn setxattr(
+        &self,
+        ino: u64,
+        name: &[u8],
+        value: Option<&[u8]>,
+        flags: i32,
+    ) -> Result<(), FsError> {
+        self.writer()?;
+        if !name.starts_with(b"user.") {
+            return Err(ErrorKind::NotSupported.into());
+        }
+        let short = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix(NAMESPACE));
+        // Attributes of other kinds have no place in an object's headers.
+        let short = short.ok_or(ErrorKind::NotSupported)?.to_owned();
+        let is_settable = matches!(short.as_str(), "content-type" | "cache-control")
+            || short.strip_prefix(METADATA).is_some_and(|entry| !entry.is_empty());
+        if !is_settable {
+            return Err(ErrorKind::NotPermitted.into());
+        }
+        let is_header = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        let value = match value {
+            Some(value) if !value.iter().all(is_header) || value.len() > LONGEST_VALUE => {
+                return Err(ErrorKind::Invalid.into());
+            }
+            Some(value) => Some(String::from_utf8_lossy(value).into_owned()),
+            None => None,
+        };
+        let exists = match self.getxattr(ino, name).await {
+            Ok(_) => true,
+            Err(error) if error.kind == ErrorKind::NoAttribute => false,
+            Err(error) => return Err(error),
+        };
+        match (&value, exists) {
+            (None, false) => return Err(ErrorKind::NoAttribute.into()),
+            (Some(_), true) if flags & libc::XATTR_CREATE != 0 => return Err(ErrorKind::Exists.into()),
+            (Some(_), false) if flags & libc::XATTR_REPLACE != 0 => return Err(ErrorKind::NoAttribute.into()),
+            _ => {}
+        }
+        let draft = self.draft_of(ino)?;
+        {
+            let _changing = draft.changing().await;
+            let mut state = draft.state();
+            match short.as_str() {
+                "content-type" => {
+                    state.changes.content_type = value.or_else(|| Some("application/octet-stream".to_owned()))
+                }
+                "cache-control" => {
+                    state.changes.cache_control = value.or_else(|| Some("no-cache".to_owned()))
+                }
+                entry => {
+                    let entry = entry[METADATA.len()..].to_ascii_lowercase();
+                    state.changes.metadata.insert(entry, value);
+                }
+            }
+            state.generation += 1;
+        }
+        self.settle(ino, &draft)
     }
 }

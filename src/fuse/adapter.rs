@@ -3,20 +3,24 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use tokio::sync::oneshot;
 
 use super::convert::{self, FOREVER};
-use super::reply::{Dispatcher, errno};
+use super::reply::{Dispatcher, Now, errno};
+use crate::attrs::Attrs;
 use crate::fs::inode::ROOT;
-use crate::fs::{Found, Fs};
+use crate::fs::{Attributes, Changes, Creation, Found, Fs, FsError, Opened};
 use crate::name;
 
 /// Numbers are never reused, so one generation serves.
@@ -55,6 +59,8 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_MAX_PAGES,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_BIG_WRITES,
         ] {
             // An older kernel lacks some of these; everything works without them, if more slowly.
             let _unsupported = config.add_capabilities(wanted);
@@ -104,18 +110,252 @@ impl Filesystem for Adapter {
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let fs = Arc::clone(&self.fs);
         self.dispatcher.run(async move {
-            let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
-            match fs.open(ino.0, for_writing).await {
-                Ok(opened) => {
-                    let flags = if opened.keep_cache {
-                        FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
-                    } else {
-                        FopenFlags::FOPEN_NOFLUSH
-                    };
-                    reply.opened(FileHandle(opened.handle), flags);
-                }
+            let truncates = flags.0 & libc::O_TRUNC != 0;
+            let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY || truncates;
+            match fs.open_and_cut(ino.0, for_writing, truncates).await {
+                Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
                 Err(error) => reply.error(errno("open", &error)),
             }
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
+        self.dispatcher.run(async move {
+            let (exclusive, truncates) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
+            match fs.create(parent.0, name.as_bytes(), creation, exclusive, truncates).await {
+                Ok((attributes, opened)) => reply.created(
+                    &fs.validity(),
+                    &convert::file_attr(&attributes),
+                    GENERATION,
+                    FileHandle(opened.handle),
+                    open_flags(opened),
+                ),
+                Err(error) => reply.error(errno("create", &error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // Pages of a mapping have their place, whatever the descriptor was opened for.
+        let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let answer = |reply: ReplyWrite, result| match result {
+            Ok(written) => reply.written(written),
+            Err(error) => reply.error(errno("write", &error)),
+        };
+        // The data is the request's own buffer: only what has to wait for an upload takes a copy along.
+        match self.dispatcher.now(self.fs.write(fh.0, offset, data, appends)) {
+            Now::Ready(result) => answer(reply, result),
+            Now::Panicked => {}
+            Now::Pending => {
+                let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
+                self.dispatcher
+                    .run(async move { answer(reply, fs.write(fh.0, offset, &data, appends).await) });
+            }
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let changes = Changes {
+            size,
+            atime: atime.map(convert::nanos),
+            attrs: Attrs {
+                mtime: mtime.map(convert::nanos),
+                mode: mode.and_then(|mode| u16::try_from(mode & 0o7777).ok()),
+                uid,
+                gid,
+            },
+        };
+        self.dispatcher.run(async move {
+            match fs.setattr(ino.0, changes).await {
+                Ok((attributes, valid)) => reply.attr(&valid, &convert::file_attr(&attributes)),
+                Err(error) => reply.error(errno("setattr", &error)),
+            }
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            // A bucket holds files: a device, a pipe or a socket would be none for anybody else.
+            return reply.error(Errno::EPERM);
+        }
+        let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
+        self.dispatcher.run(async move {
+            answer_entry(&fs, reply, "mknod", fs.mknod(parent.0, name.as_bytes(), creation).await);
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
+        self.dispatcher.run(async move {
+            answer_entry(&fs, reply, "mkdir", fs.mkdir(parent.0, name.as_bytes(), creation).await);
+        });
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, 0o777));
+        let target = target.as_os_str().to_owned();
+        self.dispatcher.run(async move {
+            let made = fs.symlink(parent.0, name.as_bytes(), target.as_bytes(), creation).await;
+            answer_entry(&fs, reply, "symlink", made);
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let fs = Arc::clone(&self.fs);
+        self.dispatcher.run(async move {
+            match fs.readlink(ino.0).await {
+                Ok(target) => reply.data(&target),
+                Err(error) => reply.error(errno("readlink", &error)),
+            }
+        });
+    }
+
+    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        // An object has one key.
+        reply.error(Errno::EPERM);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.dispatcher.run(async move {
+            answer(reply, "unlink", fs.unlink(parent.0, name.as_bytes()).await);
+        });
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.dispatcher.run(async move {
+            answer(reply, "rmdir", fs.rmdir(parent.0, name.as_bytes()).await);
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let (fs, name, newname) = (Arc::clone(&self.fs), name.to_owned(), newname.to_owned());
+        self.dispatcher.run(async move {
+            let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+            answer(reply, "rename", fs.rename(from, to, no_replace).await);
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        self.dispatcher.run(async move {
+            answer(reply, "fallocate", fs.allocate(fh.0, offset, length, mode).await);
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        self.dispatcher.run(async move {
+            match fs.clone_range((fh_in.0, offset_in), (fh_out.0, offset_out), len).await {
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(errno("copy_file_range", &error)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, name, value) = (Arc::clone(&self.fs), name.to_owned(), value.to_vec());
+        self.dispatcher.run(async move {
+            answer(reply, "setxattr", fs.setxattr(ino.0, name.as_bytes(), Some(&value), flags).await);
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.dispatcher.run(async move {
+            answer(reply, "removexattr", fs.setxattr(ino.0, name.as_bytes(), None, 0).await);
         });
     }
 
@@ -139,8 +379,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
+        let fs = Arc::clone(&self.fs);
+        self.dispatcher.run(async move { answer(reply, "close", fs.flush(fh.0).await) });
     }
 
     fn release(
@@ -153,13 +394,14 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _context = self.dispatcher.enter();
         self.fs.release(ino.0, fh.0);
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // Nothing here is ever dirty.
-        reply.ok();
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let fs = Arc::clone(&self.fs);
+        self.dispatcher.run(async move { answer(reply, "fsync", fs.fsync(fh.0).await) });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -258,6 +500,33 @@ impl Filesystem for Adapter {
         // The kernel checks the mode bits (default_permissions); the server decides the rest.
         reply.ok();
     }
+}
+
+fn answer(reply: ReplyEmpty, operation: &'static str, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(operation, &error)),
+    }
+}
+
+fn answer_entry(fs: &Fs, reply: ReplyEntry, operation: &'static str, made: Result<Attributes, FsError>) {
+    match made {
+        Ok(attributes) => reply.entry(&fs.validity(), &convert::file_attr(&attributes), GENERATION),
+        Err(error) => reply.error(errno(operation, &error)),
+    }
+}
+
+fn open_flags(opened: Opened) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    // Only what can be written has to be told of a close.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !opened.is_writable);
+    flags
+}
+
+/// The kernel has taken the umask off.
+fn creation(request: &Request, mode: u32) -> Creation {
+    Creation { mode: u16::try_from(mode & 0o7777).unwrap_or(0), uid: request.uid(), gid: request.gid() }
 }
 
 /// A size of 0 asks how long the value is.

@@ -1,10 +1,10 @@
 //! Attributes and errors in the kernel's form.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo};
+use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
 
-use crate::fs::{Attributes, ErrorKind};
+use crate::fs::{Attributes, ErrorKind, FileKind};
 
 /// What stat suggests to readers as a buffer size.
 const PREFERRED_IO: u32 = 128 * 1024;
@@ -14,19 +14,35 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
         ino: INodeNo(attributes.ino),
         size: attributes.size,
         blocks: attributes.size.div_ceil(512),
-        atime: attributes.mtime,
+        atime: attributes.atime,
         mtime: attributes.mtime,
         ctime: attributes.ctime,
         crtime: attributes.ctime,
-        kind: if attributes.is_directory { FileType::Directory } else { FileType::RegularFile },
+        kind: match attributes.kind {
+            FileKind::Directory => FileType::Directory,
+            FileKind::File => FileType::RegularFile,
+            FileKind::Link => FileType::Symlink,
+        },
         perm: attributes.mode,
         // 1, also for directories: tools that count subdirectories by links then do not.
-        nlink: 1,
+        nlink: attributes.links,
         uid: attributes.uid,
         gid: attributes.gid,
         rdev: 0,
         blksize: PREFERRED_IO,
         flags: 0,
+    }
+}
+
+pub(super) fn nanos(time: TimeOrNow) -> i64 {
+    let time = match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    };
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanos(after),
+        Err(before) => -nanos(before.duration()),
     }
 }
 
@@ -66,6 +82,14 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::NotSupported => Errno::EOPNOTSUPP,
         ErrorKind::BadHandle => Errno::EBADF,
         ErrorKind::Invalid => Errno::EINVAL,
+        ErrorKind::Exists => Errno::EEXIST,
+        ErrorKind::NotEmpty => Errno::ENOTEMPTY,
+        ErrorKind::TooLarge => Errno::EFBIG,
+        ErrorKind::NoSpace => Errno::ENOSPC,
+        ErrorKind::NotPermitted => Errno::EPERM,
+        ErrorKind::UnsupportedType => Errno::from_i32(libc::EMEDIUMTYPE),
+        ErrorKind::CrossDevice => Errno::EXDEV,
+        ErrorKind::Busy => Errno::EBUSY,
     }
 }
 

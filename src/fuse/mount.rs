@@ -57,9 +57,10 @@ pub fn mount(
         MountOption::DefaultPermissions,
         MountOption::NoSuid,
         MountOption::NoDev,
-        // The file system reads only: the kernel refuses every change with EROFS.
-        MountOption::RO,
     ];
+    if request.presentation.read_only {
+        options.push(MountOption::RO);
+    }
     options.extend(request.kernel_options.iter().filter_map(|name| kernel_option(name)));
     let mut config = Config::default();
     let allow_other = request.presentation.allow_other;

@@ -11,11 +11,18 @@ use std::task::{Context, Poll, Waker};
 
 use fuser::Errno;
 use futures::FutureExt;
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 
 use super::convert;
 use crate::fs::FsError;
 use crate::store::StoreErrorKind;
+
+/// How far an operation came that must not wait.
+pub(super) enum Now<T> {
+    Ready(T),
+    Pending,
+    Panicked,
+}
 
 /// Runs operations on the runtime's threads when they cannot be answered at once.
 #[derive(Clone)]
@@ -26,6 +33,25 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     pub(super) fn new(runtime: Handle) -> Self {
         Self { runtime }
+    }
+
+    /// What an operation answers if it need not wait. One that has to is dropped, with nothing done.
+    pub(super) fn now<T>(&self, operation: impl Future<Output = T>) -> Now<T> {
+        let _context = self.runtime.enter();
+        let mut operation = std::pin::pin!(AssertUnwindSafe(operation).catch_unwind());
+        match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(result)) => Now::Ready(result),
+            Poll::Ready(Err(panic)) => {
+                report_panic(Err(panic));
+                Now::Panicked
+            }
+            Poll::Pending => Now::Pending,
+        }
+    }
+
+    /// For what has to be done on the FUSE thread and may begin tasks.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
     }
 
     pub(super) fn run(&self, operation: impl Future<Output = ()> + Send + 'static) {

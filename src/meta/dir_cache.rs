@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::listing::PageFolder;
+use super::overlay::Overlay;
 use super::{Entry, FileVersion, Kind, Listing};
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
 use crate::stats::Stats;
-use crate::store::{ListRequest, ObjectStore, StoreError, StoreErrorKind};
+use crate::store::{ListRequest, ListedObject, ObjectStore, StoreError, StoreErrorKind};
 
 /// After this many single lookups in a directory of unknown size, its listing is cheaper than the next ones.
 const LOOKUPS_BEFORE_LISTING: usize = 3;
@@ -88,6 +89,7 @@ struct Inner {
     stats: Arc<Stats>,
     dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
+    overlay: Overlay,
     ttl: Duration,
     negative_ttl: Duration,
     max_weight: usize,
@@ -105,6 +107,7 @@ impl DirCache {
             stats,
             dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
             probes: SingleFlight::new(),
+            overlay: Overlay::new(tuning.metadata_ttl),
             ttl: tuning.metadata_ttl,
             negative_ttl: tuning.negative_ttl,
             max_weight: NonZeroUsize::new(tuning.metadata_entries).map_or(1, NonZeroUsize::get),
@@ -119,6 +122,9 @@ impl DirCache {
         let inner = &*self.0;
         if name == name::PLACEHOLDER.as_bytes() {
             return Ok(Lookup { entry: None, valid: inner.negative_ttl });
+        }
+        if let Some((entry, valid)) = inner.overlay.get(prefix, name) {
+            return Ok(Lookup { entry, valid });
         }
         let list_first = match inner.remembered(prefix, name) {
             Remembered::Answer(answer) => return Ok(answer),
@@ -179,13 +185,121 @@ impl DirCache {
         self.0.reweigh(&mut dirs, before, after);
     }
 
+    /// A name stands for something else now, by a change made here. `pinned`: until the next change; the bucket does
+    /// not show it yet.
+    pub fn changed(&self, prefix: &str, name: &[u8], entry: Option<Entry>, pinned: bool) {
+        self.0.overlay.set(prefix, name, entry, pinned);
+        // A listing that is under way may have missed it.
+        if let Some(directory) = self.0.dirs.lock().lru.get_mut(prefix) {
+            directory.invalidated = Some(Instant::now());
+        }
+    }
+
+    /// What a name stands for by a change made here, if there is one.
+    #[must_use]
+    pub fn change(&self, prefix: &str, name: &[u8]) -> Option<Option<Entry>> {
+        self.0.overlay.get(prefix, name).map(|(entry, _)| entry)
+    }
+
+    /// What was changed here and may not be listed yet, by name.
+    #[must_use]
+    pub fn changes(&self, prefix: &str) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        self.0.overlay.all(prefix)
+    }
+
+    /// A directory was made here: it is known to be empty.
+    pub fn made(&self, prefix: &str) {
+        let listing = Arc::new(Listing::empty());
+        self.0.overlay.forget_below(prefix);
+        self.0.keep(prefix, listing);
+    }
+
+    /// Forgets everything below a prefix, which was moved or removed.
+    pub fn forget_below(&self, prefix: &str) {
+        self.0.overlay.forget_below(prefix);
+        let mut dirs = self.0.dirs.lock();
+        let gone: Vec<Box<str>> = dirs
+            .lru
+            .iter()
+            .filter(|(other, _)| other.starts_with(prefix))
+            .map(|(other, _)| other.clone())
+            .collect();
+        for prefix in gone {
+            if let Some(directory) = dirs.lru.pop(&prefix) {
+                dirs.weight -= directory.weight();
+            }
+        }
+    }
+
+    /// A local change of a name counts no more: the server's word does.
+    pub fn unchanged(&self, prefix: &str, name: &[u8]) {
+        self.0.overlay.forget(prefix, name);
+    }
+
+    fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
+        self.0.dirs.lock().lru.get(prefix)?.listing.clone()
+    }
+
+    /// Whether a directory is known to be kept by a placeholder.
+    #[must_use]
+    pub fn has_placeholder(&self, prefix: &str) -> bool {
+        self.last_listing(prefix).is_some_and(|listing| listing.has_placeholder())
+    }
+
+    /// A directory is kept by a placeholder from now on.
+    pub fn kept(&self, prefix: &str) {
+        if let Some(listing) = self.last_listing(prefix) {
+            listing.set_placeholder();
+        }
+    }
+
+    /// Whether a directory's own key is known to be an object.
+    #[must_use]
+    pub fn has_marker(&self, prefix: &str) -> bool {
+        self.last_listing(prefix).is_some_and(|listing| listing.has_marker())
+    }
+
+    /// Waits for the whole listing of a directory.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn complete(&self, prefix: &str) -> Result<(), StoreError> {
+        self.listing(prefix).complete().await
+    }
+
+    /// Whether a directory holds anything but `name`, as far as that is known without asking.
+    #[must_use]
+    pub fn holds_others(&self, prefix: &str, name: &[u8]) -> Option<bool> {
+        let changes = self.changes(prefix);
+        if changes.iter().any(|(other, entry)| **other != *name && entry.is_some()) {
+            return Some(true);
+        }
+        let listing = self.0.dirs.lock().lru.get(prefix)?.listing.clone()?;
+        if listing.valid_for(self.0.ttl).is_zero() {
+            return None;
+        }
+        let mut index = 0;
+        while let Some(entry) = listing.get(index) {
+            let is_gone = changes.binary_search_by(|(other, _)| (**other).cmp(&*entry.name)).is_ok();
+            if *entry.name != *name && !is_gone {
+                return Some(true);
+            }
+            index += 1;
+        }
+        Some(false)
+    }
+
     async fn probe(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
         // A name that does not need a listing is its own component.
         let component = String::from_utf8_lossy(name);
         let key = format!("{prefix}{component}");
         let store = Arc::clone(&self.0.store);
         let (kind, asked) = self.0.probes.run(key.clone(), move || probe(store, key)).await?;
-        let entry = kind.map(|kind| Entry { name: name.into(), component: None, kind });
+        let entry = kind.map(|kind| {
+            let is_link = matches!(kind, Kind::Link(_));
+            let component = is_link.then(|| format!("{component}{}", name::LINK_SUFFIX).into_boxed_str());
+            Entry { name: name.into(), component, kind }
+        });
         self.0.remember(prefix, name, entry.clone(), asked);
         let ttl = if entry.is_some() { self.0.ttl } else { self.0.negative_ttl };
         Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()) })
@@ -195,22 +309,30 @@ impl DirCache {
 /// What a probe found, and when it asked.
 type Probed = Result<(Option<Kind>, Instant), StoreError>;
 
-/// What the server has under this key: a folder, else an object, else nothing.
+/// What the server has under this key: a folder, else an object, else a symbolic link, else nothing.
 async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
     let asked = Instant::now();
     let first = |prefix: String| ListRequest { prefix, limit: 1, ..ListRequest::default() };
     // The object is listed, not asked for by HEAD: a listing's times are in milliseconds, HEAD's in seconds,
     // and a file must not change its time with the way it was found. It is the first key with its own prefix.
-    let (object, folder) = (first(key.clone()), first(format!("{key}/")));
-    let (object, folder) = futures::join!(store.list(&object), store.list(&folder));
+    let link_key = format!("{key}{}", name::LINK_SUFFIX);
+    let (object, folder, link) = (first(key.clone()), first(format!("{key}/")), first(link_key.clone()));
+    let (object, folder, link) = futures::join!(store.list(&object), store.list(&folder), store.list(&link));
     if !folder?.objects.is_empty() {
         return Ok((Some(Kind::Directory), asked));
     }
-    let found = object?.objects.into_iter().next().filter(|object| object.key == key);
-    let kind = found.map(|object| {
-        Kind::File(FileVersion { etag: object.etag, size: object.size, modified_ms: object.modified_ms })
-    });
-    Ok((kind, asked))
+    let version = |object: ListedObject| FileVersion {
+        etag: object.etag,
+        size: object.size,
+        modified_ms: object.modified_ms,
+    };
+    let is = |key: String| move |object: &ListedObject| object.key == key;
+    let file = object?.objects.into_iter().next().filter(is(key));
+    if let Some(file) = file {
+        return Ok((Some(Kind::File(version(file))), asked));
+    }
+    let link = link?.objects.into_iter().next().filter(is(link_key));
+    Ok((link.map(|link| Kind::Link(version(link))), asked))
 }
 
 /// Ends a listing whose task ends without doing so, by a panic: nobody must wait for it for ever.
@@ -336,6 +458,7 @@ impl Inner {
         if !directory.is_since(listing.begun) {
             return;
         }
+        self.overlay.listed(prefix, listing.begun);
         let before = directory.weight();
         directory.listing = Some(listing);
         directory.growing = Weak::new();

@@ -1,10 +1,13 @@
-//! User metadata that was seen in passing, remembered for one version of one key.
+//! What is known of versions beyond their listing, which carries no user metadata, and a stat must not cost a request.
 //!
-//! A listing carries none, and a stat must not cost a request: so what a GET or HEAD showed is kept here.
+//! Times, mode and owner are remembered per key in a small database in the state directory, so that they survive a
+//! remount; whole sets of headers for a few versions, in memory. What was written here is bound to its listed time by
+//! the first listing that shows it: the server does not tell it before.
 //!
 //! Lock rank: leaf.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -12,25 +15,32 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::FileVersion;
-use crate::store::ObjectHead;
+use super::memory::{Memory, Remembered};
+use crate::attrs::Attrs;
+use crate::store::{ObjectHead, ObjectHeaders};
 
-const MTIMES: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 const HEADS: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
 
 /// A version of a key, in 16 bytes.
 type VersionHash = [u8; 16];
 
-/// What is known of versions beyond their listing.
+/// See the module.
 pub struct Known {
-    /// Nanoseconds since the epoch, from the metadata entry `mtime`.
-    mtimes: Mutex<LruCache<VersionHash, i64>>,
+    memory: Memory,
     heads: Mutex<LruCache<VersionHash, Arc<ObjectHead>>>,
 }
 
 impl Known {
+    /// Remembers until the end of the mount.
     #[must_use]
     pub fn new() -> Self {
-        Self { mtimes: Mutex::new(LruCache::new(MTIMES)), heads: Mutex::new(LruCache::new(HEADS)) }
+        Self { memory: Memory::new(), heads: Mutex::new(LruCache::new(HEADS)) }
+    }
+
+    /// Remembers beyond the end of the mount, in a file; without it where that cannot be.
+    #[must_use]
+    pub fn open(file: &Path) -> Self {
+        Self { memory: Memory::open(file), ..Self::new() }
     }
 
     /// Remembers the headers of an answer, if it is of the listed version.
@@ -42,24 +52,78 @@ impl Known {
         if let Some(known) = self.heads.lock().get(&id) {
             return Some(Arc::clone(known));
         }
-        if let Some(mtime) = head.metadata.get("mtime").and_then(|text| parse_mtime(text)) {
-            self.mtimes.lock().put(id, mtime);
+        let attrs = Attrs::from_metadata(&head.metadata);
+        if !attrs.is_empty() {
+            self.memory.set(key, &Remembered::new(&version.etag, Some(version.modified_ms), attrs));
         }
         let head = Arc::new(head.clone());
         self.heads.lock().put(id, Arc::clone(&head));
         Some(head)
     }
 
-    /// Whether any stored modification time was seen.
-    #[must_use]
-    pub fn has_mtimes(&self) -> bool {
-        !self.mtimes.lock().is_empty()
+    /// A version was written here; its listed time is not known yet.
+    pub fn wrote(&self, key: &str, version: &FileVersion, attrs: Attrs, headers: &ObjectHeaders) {
+        self.memory.set(key, &Remembered::new(&version.etag, None, attrs));
+        let head = ObjectHead {
+            size: version.size,
+            etag: version.etag.clone(),
+            modified: None,
+            content_type: headers.content_type.clone(),
+            cache_control: headers.cache_control.clone(),
+            metadata: headers.metadata.clone(),
+        };
+        self.heads.lock().put(hash(key, version), Arc::new(head));
     }
 
-    /// The modification time that another tool stored with this version, in nanoseconds since the epoch.
+    /// Whether anything is remembered at all.
     #[must_use]
-    pub fn mtime(&self, key: &str, version: &FileVersion) -> Option<i64> {
-        self.mtimes.lock().get(&hash(key, version)).copied()
+    pub fn has_attrs(&self) -> bool {
+        !self.memory.is_empty()
+    }
+
+    /// What was stored with this version.
+    #[must_use]
+    pub fn attrs(&self, key: &str, version: &FileVersion) -> Option<Attrs> {
+        let remembered = self.memory.get(key)?;
+        if !remembered.is_of(&version.etag) {
+            return None;
+        }
+        match remembered.modified_ms {
+            Some(modified_ms) if modified_ms != version.modified_ms => return None,
+            Some(_) => {}
+            None => {
+                self.memory.set(key, &Remembered { modified_ms: Some(version.modified_ms), ..remembered })
+            }
+        }
+        Some(remembered.attrs)
+    }
+
+    /// What was set for a directory, whose key ends in `/`.
+    #[must_use]
+    pub fn directory(&self, key: &str) -> Option<Attrs> {
+        self.memory.get(key).map(|remembered| remembered.attrs)
+    }
+
+    pub fn set_directory(&self, key: &str, attrs: Attrs) {
+        self.memory.set(key, &Remembered::new(&crate::etag::ETag::none(), None, attrs));
+    }
+
+    pub fn forget(&self, key: &str) {
+        if self.has_attrs() {
+            self.memory.remove(key);
+        }
+    }
+
+    /// An object was copied here under another key.
+    pub fn copied(&self, from: &str, to: &str, etag: &crate::etag::ETag) {
+        if let Some(remembered) = self.memory.get(from) {
+            self.memory.set(to, &Remembered::new(etag, None, remembered.attrs));
+        }
+    }
+
+    /// Writes what is not on disk yet.
+    pub fn flush(&self) {
+        self.memory.flush();
     }
 
     /// The headers of this version, if they were seen.
@@ -83,33 +147,4 @@ fn hash(key: &str, version: &FileVersion) -> VersionHash {
         .chain_update(version.modified_ms.to_le_bytes())
         .finalize();
     digest[..16].try_into().expect("a digest has 32 bytes")
-}
-
-/// Seconds since the epoch with an optional fraction, as rclone and s3fs write `mtime`.
-fn parse_mtime(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (seconds, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) || !seconds.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let nanos: i64 = format!("{fraction:0<9.9}").parse().ok()?;
-    let total = seconds.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)?;
-    Some(if negative { -total } else { total })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mtime_is_read_as_rclone_and_s3fs_write_it() {
-        assert_eq!(parse_mtime("1600000000"), Some(1_600_000_000_000_000_000));
-        assert_eq!(parse_mtime("1600000000.123456789"), Some(1_600_000_000_123_456_789));
-        assert_eq!(parse_mtime("1600000000.5"), Some(1_600_000_000_500_000_000));
-        assert_eq!(parse_mtime("-1.5"), Some(-1_500_000_000));
-        for bad in ["", "now", "1e9", "1.x", "+1", "99999999999999999999"] {
-            assert_eq!(parse_mtime(bad), None, "{bad}");
-        }
-    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -30,6 +31,8 @@ pub struct FileVersion {
 pub enum Kind {
     Directory,
     File(FileVersion),
+    /// A symbolic link; the object holds its target.
+    Link(FileVersion),
 }
 
 /// A name in a directory.
@@ -42,6 +45,22 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The object's version; `None` for a directory.
+    #[must_use]
+    pub fn version(&self) -> Option<&FileVersion> {
+        match &self.kind {
+            Kind::Directory => None,
+            Kind::File(version) | Kind::Link(version) => Some(version),
+        }
+    }
+
+    pub fn version_mut(&mut self) -> Option<&mut FileVersion> {
+        match &mut self.kind {
+            Kind::Directory => None,
+            Kind::File(version) | Kind::Link(version) => Some(version),
+        }
+    }
+
     /// The component of the key that this entry stands for.
     #[must_use]
     pub fn component(&self) -> &str {
@@ -61,6 +80,7 @@ struct Record {
     /// [`SAME`] where the component is the name.
     component_len: u16,
     is_directory: bool,
+    is_link: bool,
     modified_ms: i64,
     size: u64,
     etag: ETag,
@@ -88,6 +108,9 @@ pub struct Listing {
     progress: watch::Sender<Progress>,
     pub(super) begun: Instant,
     completed: OnceLock<Instant>,
+    /// The folder is kept by a placeholder, or by an object of its own key.
+    placeholder: AtomicBool,
+    marker: AtomicBool,
 }
 
 impl Listing {
@@ -97,7 +120,36 @@ impl Listing {
             progress: watch::Sender::new(Progress::Growing(0)),
             begun: Instant::now(),
             completed: OnceLock::new(),
+            placeholder: AtomicBool::new(false),
+            marker: AtomicBool::new(false),
         }
+    }
+
+    /// The listing of a directory that has just been made.
+    pub(super) fn empty() -> Self {
+        let listing = Self::new();
+        listing.placeholder.store(true, Ordering::Relaxed);
+        listing.finish();
+        listing
+    }
+
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.completed.get().is_some()
+    }
+
+    /// Whether the folder has a placeholder.
+    pub(super) fn has_placeholder(&self) -> bool {
+        self.placeholder.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_placeholder(&self) {
+        self.placeholder.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the folder's own key is an object.
+    pub(super) fn has_marker(&self) -> bool {
+        self.marker.load(Ordering::Relaxed)
     }
 
     /// Entries so far.
@@ -190,19 +242,17 @@ impl State {
             let rest = &self.text[record.at as usize + usize::from(record.name_len)..];
             String::from_utf8_lossy(&rest[..usize::from(record.component_len)]).into()
         });
-        let kind = if record.is_directory {
-            Kind::Directory
-        } else {
-            Kind::File(FileVersion {
-                etag: record.etag.clone(),
-                size: record.size,
-                modified_ms: record.modified_ms,
-            })
+        let version =
+            FileVersion { etag: record.etag.clone(), size: record.size, modified_ms: record.modified_ms };
+        let kind = match (record.is_directory, record.is_link) {
+            (true, _) => Kind::Directory,
+            (_, true) => Kind::Link(version),
+            _ => Kind::File(version),
         };
         Entry { name, component, kind }
     }
 
-    fn push(&mut self, name: &[u8], component: &str, file: Option<FileVersion>) -> bool {
+    fn push(&mut self, name: &[u8], component: &str, file: Option<FileVersion>, is_link: bool) -> bool {
         let (Ok(at), Ok(name_len)) = (u32::try_from(self.text.len()), u8::try_from(name.len())) else {
             return false;
         };
@@ -221,6 +271,7 @@ impl State {
             name_len,
             component_len,
             is_directory,
+            is_link,
             modified_ms: file.modified_ms,
             size: file.size,
             etag: file.etag,
@@ -236,6 +287,8 @@ impl State {
 pub(super) struct PageFolder {
     prefix: String,
     waiting: Vec<(String, FileVersion)>,
+    /// Symbolic links, until all other names are known.
+    links: Vec<(String, FileVersion)>,
     /// Names that were decoded from something else: only these can meet each other.
     decoded: HashSet<Box<[u8]>>,
     /// Keys that cannot be shown.
@@ -247,6 +300,7 @@ impl PageFolder {
         Self {
             prefix: prefix.to_owned(),
             waiting: Vec::new(),
+            links: Vec::new(),
             decoded: HashSet::new(),
             unshowable: Vec::new(),
         }
@@ -260,7 +314,11 @@ impl PageFolder {
             let component = &key[prefix_len..];
             // `dir/` with nothing in it is how some clients make a folder.
             let is_marker = component.is_empty() && size == 0;
-            if component != name::PLACEHOLDER && !is_marker {
+            if component == name::PLACEHOLDER {
+                listing.set_placeholder();
+            } else if is_marker {
+                listing.marker.store(true, Ordering::Relaxed);
+            } else {
                 self.waiting.push((component.to_owned(), FileVersion { etag, size, modified_ms }));
             }
         }
@@ -269,8 +327,11 @@ impl PageFolder {
             let has_folder = folders.contains(component.as_str());
             let folder = format!("{}{component}/", self.prefix);
             let undecided = page.next.as_ref().is_some_and(|next| *next <= folder);
+            let is_link = component.len() > name::LINK_SUFFIX.len() && component.ends_with(name::LINK_SUFFIX);
             if undecided && !has_folder {
                 self.waiting.push((component, version));
+            } else if is_link && !has_folder {
+                self.links.push((component, version));
             } else {
                 self.push(&mut state, &component, Some(version), has_folder);
             }
@@ -278,12 +339,34 @@ impl PageFolder {
         for folder in &page.prefixes {
             self.push(&mut state, &folder[prefix_len..folder.len() - 1], None, false);
         }
+        if page.next.is_none() {
+            self.push_links(&mut state);
+        }
         let count = state.records.len();
         drop(state);
         if page.next.is_none() {
             listing.finish();
         } else {
             listing.progress.send_replace(Progress::Growing(count));
+        }
+    }
+
+    /// Symbolic links, whose names must not be taken by anything else: so they come last.
+    fn push_links(&mut self, state: &mut State) {
+        let links = std::mem::take(&mut self.links);
+        if links.is_empty() {
+            return;
+        }
+        let taken: HashSet<Box<[u8]>> =
+            (0..state.records.len()).map(|index| state.name(index).into()).collect();
+        for (component, version) in links {
+            let stem = &component[..component.len() - name::LINK_SUFFIX.len()];
+            let name = name::from_component(stem);
+            if name::alias(stem).is_some() || taken.contains(&*name) {
+                self.push(state, &component, Some(version), false);
+            } else if !state.push(&name, &component, Some(version), true) {
+                self.unshowable.push(format!("{}{component}", self.prefix));
+            }
         }
     }
 
@@ -301,7 +384,7 @@ impl PageFolder {
                 return;
             }
         }
-        if !state.push(&name, component, file) {
+        if !state.push(&name, component, file, false) {
             self.unshowable.push(format!("{}{component}", self.prefix));
         }
     }

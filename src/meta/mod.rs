@@ -5,6 +5,8 @@
 mod dir_cache;
 mod known;
 mod listing;
+mod memory;
+mod overlay;
 
 pub use dir_cache::{DirCache, Lookup};
 pub use known::Known;

@@ -13,7 +13,10 @@ use async_trait::async_trait;
 
 use super::retry::{Call, Failure};
 use super::s3::Connection;
-use super::{GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectStore, StoreError};
+use super::{
+    GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore, Part, Section,
+    StoreError,
+};
 use crate::etag::ETag;
 use crate::stats::Operation;
 
@@ -54,6 +57,31 @@ impl Bucket {
         key.strip_prefix(&self.prefix).unwrap_or(key).to_owned()
     }
 
+    /// A copy into another bucket, or this one.
+    pub(super) async fn copy_to(
+        &self,
+        from: &str,
+        target: &Self,
+        to: &str,
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError> {
+        let (from, to) = (self.full(from), target.full(to));
+        self.connection.copy((&self.name, &from), (&target.name, &to), headers).await
+    }
+
+    pub(super) async fn copy_part_to(
+        &self,
+        target: &Self,
+        key: &str,
+        id: &str,
+        number: u16,
+        from: &str,
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        let (from, key) = (self.full(from), target.full(key));
+        self.connection.copy_part((&target.name, &key), id, number, (&self.name, &from), range).await
+    }
+
     /// One request.
     async fn page(
         &self,
@@ -63,7 +91,7 @@ impl Bucket {
         limit: u16,
     ) -> Result<RawPage, StoreError> {
         let connection = &self.connection;
-        let call = Call { operation: Operation::ListObjectsV2, key: prefix, allowance: Duration::ZERO };
+        let call = Call::new(Operation::ListObjectsV2, prefix);
         connection
             .attempt(call, |place| async move {
                 let _in_flight = place;
@@ -209,5 +237,59 @@ impl ObjectStore for Bucket {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>, size_hint: u64) -> Result<GetBody, StoreError> {
         self.connection.get(&self.name, &self.full(key), range, size_hint).await
+    }
+
+    async fn put(&self, key: &str, headers: &ObjectHeaders, body: &Section) -> Result<ETag, StoreError> {
+        self.connection.put(&self.name, &self.full(key), headers, body).await
+    }
+
+    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError> {
+        self.copy_to(from, self, to, headers).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.connection.delete(&self.name, &self.full(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<StoreError>, StoreError> {
+        let keys: Vec<String> = keys.iter().map(|key| self.full(key)).collect();
+        let mut refused = self.connection.delete_many(&self.name, &keys).await?;
+        for error in &mut refused {
+            error.key = self.relative(&error.key);
+        }
+        Ok(refused)
+    }
+
+    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {
+        self.connection.create_upload(&self.name, &self.full(key), headers).await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u16,
+        body: &Section,
+    ) -> Result<Part, StoreError> {
+        self.connection.upload_part(&self.name, &self.full(key), id, number, body).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u16,
+        from: &str,
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        self.copy_part_to(self, key, id, number, from, range).await
+    }
+
+    async fn complete_upload(&self, key: &str, id: &str, parts: &[Part]) -> Result<ETag, StoreError> {
+        self.connection.complete_upload(&self.name, &self.full(key), id, parts).await
+    }
+
+    async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {
+        self.connection.abort_upload(&self.name, &self.full(key), id).await
     }
 }

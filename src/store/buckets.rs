@@ -1,5 +1,6 @@
 //! Every bucket as a directory: `mount --all`. The first component of a key is the bucket.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -8,7 +9,11 @@ use async_trait::async_trait;
 
 use super::bucket::Bucket;
 use super::s3::S3Service;
-use super::{GetBody, ListPage, ListRequest, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
+use super::{
+    GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError,
+    StoreErrorKind,
+};
+use crate::etag::ETag;
 
 /// The buckets of a service, side by side.
 pub(super) struct Buckets {
@@ -95,5 +100,77 @@ impl ObjectStore for Buckets {
             self.service.bucket(&name, "").probe().await?;
         }
         Ok(())
+    }
+
+    async fn put(&self, key: &str, headers: &ObjectHeaders, body: &Section) -> Result<ETag, StoreError> {
+        let (bucket, key) = self.split("PutObject", key)?;
+        bucket.put(key, headers, body).await
+    }
+
+    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError> {
+        let (source, from) = self.split("CopyObject", from)?;
+        let (target, to) = self.split("CopyObject", to)?;
+        source.copy_to(from, &target, to, headers).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let (bucket, key) = self.split("DeleteObject", key)?;
+        bucket.delete(key).await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<StoreError>, StoreError> {
+        let mut by_bucket: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for key in keys {
+            if let Some((bucket, key)) = key.split_once('/') {
+                by_bucket.entry(bucket).or_default().push(key.to_owned());
+            }
+        }
+        let mut refused = Vec::new();
+        for (name, keys) in by_bucket {
+            let errors = self.service.bucket(name, "").delete_many(&keys).await?;
+            refused.extend(
+                errors.into_iter().map(|error| StoreError { key: format!("{name}/{}", error.key), ..error }),
+            );
+        }
+        Ok(refused)
+    }
+
+    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {
+        let (bucket, key) = self.split("CreateMultipartUpload", key)?;
+        bucket.create_upload(key, headers).await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u16,
+        body: &Section,
+    ) -> Result<Part, StoreError> {
+        let (bucket, key) = self.split("UploadPart", key)?;
+        bucket.upload_part(key, id, number, body).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u16,
+        from: &str,
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        let (source, from) = self.split("UploadPartCopy", from)?;
+        let (target, key) = self.split("UploadPartCopy", key)?;
+        source.copy_part_to(&target, key, id, number, from, range).await
+    }
+
+    async fn complete_upload(&self, key: &str, id: &str, parts: &[Part]) -> Result<ETag, StoreError> {
+        let (bucket, key) = self.split("CompleteMultipartUpload", key)?;
+        bucket.complete_upload(key, id, parts).await
+    }
+
+    async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {
+        let (bucket, key) = self.split("AbortMultipartUpload", key)?;
+        bucket.abort_upload(key, id).await
     }
 }

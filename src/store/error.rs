@@ -19,6 +19,12 @@ pub enum StoreErrorKind {
     InvalidKey,
     /// The range starts behind the end of the object.
     RangeNotSatisfiable,
+    /// The object is larger than the bucket or the project allows.
+    TooLarge,
+    /// The bucket does not take this Content-Type.
+    UnsupportedType,
+    /// The multipart upload is unknown: completed, aborted, or never begun.
+    NoSuchUpload,
     /// The server, the gateway or the network failed in a way that passes; retries are used up.
     Unavailable,
     /// No byte moved until the deadline.

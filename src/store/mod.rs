@@ -9,10 +9,13 @@ mod error;
 pub mod reach;
 mod retry;
 pub mod s3;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -21,6 +24,9 @@ use bytes::Bytes;
 pub use error::{StoreError, StoreErrorKind};
 
 use crate::etag::ETag;
+
+/// The most that one copy on the server may move.
+pub const MAX_COPY: u64 = 5 << 30;
 
 /// One object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +102,47 @@ pub trait ByteStream: Send {
     fn pause(&mut self) {}
 }
 
+/// What is stored with an object beside its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectHeaders {
+    pub content_type: Option<String>,
+    pub cache_control: Option<String>,
+    /// User metadata, names in lower case without `x-amz-meta-`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl From<ObjectHead> for ObjectHeaders {
+    fn from(head: ObjectHead) -> Self {
+        Self { content_type: head.content_type, cache_control: head.cache_control, metadata: head.metadata }
+    }
+}
+
+/// A section of an open file: what an upload sends. It must not change while it is sent.
+#[derive(Debug, Clone)]
+pub struct Section {
+    pub file: Arc<File>,
+    pub range: Range<u64>,
+}
+
+impl Section {
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+}
+
+/// A part that the server has: its number, from 1 on, and the tag to be echoed as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub number: u16,
+    pub etag: String,
+}
+
 /// A bucket as the list of buckets shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketEntry {
@@ -113,6 +160,35 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Reads `range`, or the whole object when `None` (the only way to read an empty one).
     /// `size_hint` is the object's size where known: a server may hash all of it before the first byte.
     async fn get(&self, key: &str, range: Option<Range<u64>>, size_hint: u64) -> Result<GetBody, StoreError>;
+    /// Stores a whole object by one request, replacing what the key held. Ends only when no byte has moved for the
+    /// operation time-out.
+    async fn put(&self, key: &str, headers: &ObjectHeaders, body: &Section) -> Result<ETag, StoreError>;
+    /// Copies an object of up to [`MAX_COPY`] bytes on the server, with its own headers, or with these alone.
+    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError>;
+    /// Deletes an object. One that is not there is no error.
+    async fn delete(&self, key: &str) -> Result<(), StoreError>;
+    /// Deletes any number of objects, and returns those that were refused, each with its reason.
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<StoreError>, StoreError>;
+    /// Begins a multipart upload; returns its id.
+    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError>;
+    /// Sends one part.
+    async fn upload_part(&self, key: &str, id: &str, number: u16, body: &Section)
+    -> Result<Part, StoreError>;
+    /// Makes a part of a range, of at most [`MAX_COPY`] bytes, of an object on the server. Not conditional on its
+    /// version: compare before the upload is completed.
+    async fn copy_part(
+        &self,
+        key: &str,
+        id: &str,
+        number: u16,
+        from: &str,
+        range: Range<u64>,
+    ) -> Result<Part, StoreError>;
+    /// Makes the object of its parts, in ascending order. `NoSuchUpload` may mean that an earlier attempt, whose
+    /// answer was lost, succeeded.
+    async fn complete_upload(&self, key: &str, id: &str, parts: &[Part]) -> Result<ETag, StoreError>;
+    /// Gives an upload up. One that is not there is no error.
+    async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError>;
     /// The shortest time to an answer seen lately, or zero while none is known.
     fn round_trip(&self) -> Duration {
         Duration::ZERO

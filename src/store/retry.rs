@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::Instant;
 
 use super::s3::{Connection, InFlight};
+use super::write::Progress;
 use super::{StoreError, StoreErrorKind};
 use crate::identity::Renewal;
 use crate::stats::Operation;
@@ -25,6 +26,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// name that its disk cannot hold.
 const DOUBTFUL_ATTEMPTS: u32 = 6;
 
+/// Attempts at an upload also where the first one took longer than the deadline.
+const LATE_UPLOADS: u32 = 2;
+
 /// One request, described for errors and deadlines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -32,6 +36,23 @@ pub(super) struct Call<'a> {
     pub key: &'a str,
     /// Time on top of the operation's deadline: a server may hash an object before its first byte.
     pub allowance: Duration,
+    /// Of an upload: it ends only when no byte has moved for the operation time-out.
+    pub progress: Option<&'a Progress>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(operation: Operation, key: &'a str) -> Self {
+        Self { operation, key, allowance: Duration::ZERO, progress: None }
+    }
+
+    pub(super) fn upload(
+        operation: Operation,
+        key: &'a str,
+        allowance: Duration,
+        progress: &'a Progress,
+    ) -> Self {
+        Self { operation, key, allowance, progress: Some(progress) }
+    }
 }
 
 /// A failed attempt.
@@ -74,13 +95,14 @@ impl Connection {
             };
             self.stats.count(call.operation);
             let until = deadline.min(Instant::now() + patience);
-            let failure = match tokio::time::timeout_at(until, send(place)).await {
-                Ok(Ok(value)) => {
+            let sent = self.patiently(call, until, send(place)).await;
+            let failure = match sent {
+                Some(Ok(value)) => {
                     self.stats.answers.add(1);
                     return Ok(value);
                 }
-                Ok(Err(failure)) => failure,
-                Err(_) => timed_out(call),
+                Some(Err(failure)) => failure,
+                None => timed_out(call),
             };
             let error = match failure.verdict {
                 Verdict::Final => return Err(failure.error),
@@ -93,9 +115,15 @@ impl Connection {
                 }
                 Verdict::Again | Verdict::AgainDoubtful => failure.error,
             };
+            let is_over = match call.progress {
+                // Bytes that moved in vain count for nothing: a few attempts, however long each of them took.
+                Some(_) => attempt >= DOUBTFUL_ATTEMPTS,
+                None => false,
+            };
             // Full jitter, so that the clients of a recovering server do not come back in step.
             let wait = pause.mul_f64(rand::random::<f64>());
-            if Instant::now() + wait >= deadline {
+            let is_late = Instant::now() + wait >= deadline;
+            if is_over || (is_late && (call.progress.is_none() || attempt >= LATE_UPLOADS)) {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "trying again");
@@ -104,6 +132,26 @@ impl Connection {
             pause = (pause * 2).min(MAX_PAUSE);
         }
         unreachable!("the loop ends by a return")
+    }
+
+    /// Waits for an answer; `None` where it does not come in time.
+    async fn patiently<T>(
+        &self,
+        call: Call<'_>,
+        until: Instant,
+        answer: impl Future<Output = T>,
+    ) -> Option<T> {
+        let Some(progress) = call.progress else { return tokio::time::timeout_at(until, answer).await.ok() };
+        let mut answer = std::pin::pin!(answer);
+        let patience = self.op_timeout + call.allowance;
+        loop {
+            let until = progress.last() + patience;
+            match tokio::time::timeout_at(until, &mut answer).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if progress.last() + patience > until => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// After a 403: `Ok` if the request may be made once more, else what the refusal means.
@@ -216,7 +264,10 @@ fn meaning(operation: Operation, status: u16, code: &str, message: &str) -> (Sto
         (404, "S3Error") => (Kind::Unavailable, Verdict::AgainDoubtful),
         // A listing always exists: this is a gateway's answer, and must not pass for an empty directory.
         (404, _) if operation == Operation::ListObjectsV2 => (Kind::Unavailable, Verdict::AgainDoubtful),
+        (404, "NoSuchUpload") => (Kind::NoSuchUpload, Verdict::Final),
         (404, _) => (Kind::NotFound, Verdict::Final),
+        (413, _) => (Kind::TooLarge, Verdict::Final),
+        (415, _) => (Kind::UnsupportedType, Verdict::Final),
         (416, _) => (Kind::RangeNotSatisfiable, Verdict::Final),
         (_, "InvalidKey") => (Kind::InvalidKey, Verdict::Final),
         (_, "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "InvalidSignature" | "ExpiredToken") => {

@@ -33,7 +33,7 @@ use crate::identity::Authority;
 use crate::stats::{Operation, Stats};
 
 /// A self-hosted server hashes the whole object before the first byte of a GET; this slow at the worst.
-const HASH_BYTES_PER_SECOND: u64 = 100_000_000;
+pub(super) const HASH_BYTES_PER_SECOND: u64 = 100_000_000;
 
 /// Below the 60 s after which Supabase's server closes an idle connection.
 const POOL_IDLE: Duration = Duration::from_secs(45);
@@ -205,7 +205,7 @@ impl Connection {
     }
 
     async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
-        let call = Call { operation: Operation::ListBuckets, key: "", allowance: Duration::ZERO };
+        let call = Call::new(Operation::ListBuckets, "");
         self.attempt(call, |place| async move {
             let _in_flight = place;
             let output =
@@ -226,7 +226,7 @@ impl Connection {
     }
 
     pub(super) async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
-        let call = Call { operation: Operation::HeadObject, key, allowance: Duration::ZERO };
+        let call = Call::new(Operation::HeadObject, key);
         self.attempt(call, |place| async move {
             let _in_flight = place;
             let output = self
@@ -258,7 +258,7 @@ impl Connection {
         size_hint: u64,
     ) -> Result<GetBody, StoreError> {
         let allowance = Duration::from_secs(size_hint / HASH_BYTES_PER_SECOND);
-        let call = Call { operation: Operation::GetObject, key, allowance };
+        let call = Call { allowance, ..Call::new(Operation::GetObject, key) };
         let range = &range;
         self.attempt(call, |in_flight| async move {
             let sent = Instant::now();

@@ -183,6 +183,9 @@ fn fix(error: &StoreError, claims: Option<&Claims>) -> &'static str {
         StoreErrorKind::NotFound
         | StoreErrorKind::RangeNotSatisfiable
         | StoreErrorKind::Protocol
+        | StoreErrorKind::TooLarge
+        | StoreErrorKind::UnsupportedType
+        | StoreErrorKind::NoSuchUpload
         | StoreErrorKind::Refused => "check the endpoint; if it is right, please report this message",
     }
 }

@@ -43,6 +43,69 @@ impl Default for Credentials {
     }
 }
 
+/// What stores the bytes behind the server, which shows through in multipart uploads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// As on the CLI and by default on one's own host: part `ETag`s without quotes, compared as strings;
+    /// parts of any size, assembled in the order listed; an object's `ETag` is its MD5 however it came.
+    #[default]
+    File,
+    /// As on the hosted product: part `ETag`s with quotes, which do not matter when they come back; parts
+    /// of 5 MiB at least and in ascending order, or completing fails with 400 `S3Error`; upload ids that
+    /// are no UUIDs; `ETag`s `…-N` of multipart objects and of PUTs above 16 MiB.
+    S3,
+}
+
+/// A user of Supabase Auth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub email: String,
+    pub password: String,
+    /// The user's id.
+    pub sub: String,
+    /// `authenticated`, as a rule.
+    pub role: String,
+    /// Users who have not confirmed their address cannot sign in.
+    pub confirmed: bool,
+}
+
+impl User {
+    /// A confirmed user with the role `authenticated`.
+    #[must_use]
+    pub fn new(email: &str, password: &str, sub: &str) -> Self {
+        Self {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            sub: sub.to_owned(),
+            role: "authenticated".to_owned(),
+            confirmed: true,
+        }
+    }
+}
+
+/// Supabase Auth. Its requests carry `apikey`: the anon key.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    pub users: Vec<User>,
+    /// Until an access token expires.
+    pub token_lifetime: Duration,
+    /// How long a refresh token may be used again after its first use.
+    pub reuse_interval: Duration,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            users: vec![
+                User::new("alice@example.com", "alice-password", ALICE),
+                User::new("bob@example.com", "bob-password", BOB),
+            ],
+            token_lifetime: Duration::from_hours(1),
+            reuse_interval: Duration::from_secs(10),
+        }
+    }
+}
+
 /// How a stand-in is started.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,6 +124,17 @@ pub struct Config {
     pub hash_rate: Option<u64>,
     /// Lose keys in delimiter listings at page boundaries, as the real server does.
     pub list_loss: bool,
+    /// What stores the bytes.
+    pub backend: Backend,
+    /// Most bytes of an object (the CLI's default); buckets may have a lower limit.
+    pub file_size_limit: u64,
+    /// Most bytes of a single PUT (the CLI's default).
+    pub standard_size_limit: u64,
+    /// Make `ETag`s by MD5, which takes 600 MB/s of a core. Without, each is a number of its own: for
+    /// benchmarks.
+    pub md5: bool,
+    /// Supabase Auth.
+    pub auth: AuthConfig,
     /// Tokio worker threads.
     pub threads: usize,
     /// Requests kept in the log; later ones are only counted.
@@ -77,6 +151,11 @@ impl Default for Config {
             latency: Duration::ZERO,
             hash_rate: None,
             list_loss: true,
+            backend: Backend::File,
+            file_size_limit: 52_428_800_000,
+            standard_size_limit: 5_242_880_000,
+            md5: true,
+            auth: AuthConfig::default(),
             threads: 2,
             log_capacity: 500_000,
         }

@@ -39,6 +39,27 @@ impl S3Error {
         Self::new(409, "ResourceNotEmpty", "The bucket you tried to delete is not empty")
     }
 
+    pub fn bucket_referenced() -> Self {
+        Self::new(
+            409,
+            "ResourceReferenced",
+            "The bucket could not be updated because it is referenced by a pending multipart upload.",
+        )
+    }
+
+    pub fn already_exists() -> Self {
+        Self::new(409, "ResourceAlreadyExists", "The resource already exists")
+    }
+
+    pub fn invalid_mime(kind: &str) -> Self {
+        Self::new(415, "InvalidMimeType", format!("mime type {kind} is not supported"))
+    }
+
+    /// What the storage behind the server said; the code is always this one.
+    pub fn backend(status: u16, message: &'static str) -> Self {
+        Self::new(status, "S3Error", message)
+    }
+
     pub fn related_missing() -> Self {
         Self::new(404, "InvalidRequest", "The related resource does not exist")
     }

@@ -3,13 +3,19 @@
 //! listings, ignored conditions on writes, misrouted sub-resources, Row Level Security that hides rather
 //! than refuses. It knows nothing about integrity: hashes and checksums are accepted unread.
 //!
+//! For tests: `Standin::start`, seed with `put`, `put_synthetic`, `set_policies`, `set_bucket_limits`; break
+//! with `fault` (see `Fault`; `src/fault/mod.rs` has the table of what happens when); look with `log`,
+//! `count`, `peak_of`, `keys`, `stat`, `uploads`. `Config` has what is fixed for a stand-in's life, such as
+//! the backend it imitates.
+//!
 //! Layers, importing downward only:
 //!
 //! ```text
 //! demo                    sample data
 //! standin                 the embedding API: start, seed, observe, break
-//! server                  HTTP, routing, one file per family of operations
-//! store  log  fault       buckets and objects | what was asked | what goes wrong
+//! server                  HTTP, routing, one file per family of operations; REST and Auth beside S3
+//! store  log  fault       buckets, objects, uploads | what was asked | what goes wrong
+//! sessions                users of Supabase Auth and their refresh tokens
 //! auth  rls  xml  key     signatures, tokens | policies | documents | names
 //! config  error  clock
 //! ```
@@ -24,14 +30,16 @@ mod key;
 mod log;
 mod rls;
 mod server;
+mod sessions;
 mod standin;
 mod store;
 mod xml;
 
 pub use auth::jwt::mint_jwt;
-pub use config::{ALICE, BOB, Config, Credentials};
-pub use fault::{Action, Fault, FaultId, KeyMatch, Times};
+pub use config::{ALICE, AuthConfig, BOB, Backend, Config, Credentials, User};
+pub use fault::{Action, Fault, FaultId, KeyMatch, Times, WRITES};
 pub use log::LogEntry;
 pub use rls::{Command, Policy, Predicate};
-pub use standin::{ObjectInfo, PutOptions, Standin, mint_user};
+pub use sessions::Granted;
+pub use standin::{BucketLimits, ObjectInfo, PutOptions, Standin, UploadInfo, mint_user};
 pub use store::synthetic::{fill_synthetic, synthetic_bytes};

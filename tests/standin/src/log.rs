@@ -21,6 +21,14 @@ pub struct LogEntry {
     pub query: String,
     /// The Range header (for copies of parts, the source range).
     pub range: Option<String>,
+    /// `bucket/key` a copy or a move is made from, as received.
+    pub copy_source: Option<String>,
+    /// Of uploads and copies of parts.
+    pub part_number: Option<u32>,
+    /// Of everything that concerns a multipart upload.
+    pub upload_id: Option<String>,
+    /// How many faults struck the request.
+    pub faults: usize,
     /// HTTP status; 0 while there is no answer, and for requests that got none.
     pub status: u16,
     /// Request body bytes received.
@@ -40,11 +48,8 @@ pub struct LogEntry {
 /// An entry while its request runs.
 #[derive(Debug)]
 pub struct Live {
-    operation: &'static str,
-    bucket: String,
-    key: String,
-    query: String,
-    range: Option<String>,
+    arrival: Arrival,
+    faults: AtomicUsize,
     status: AtomicU16,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -59,11 +64,15 @@ impl Live {
     fn snapshot(&self) -> LogEntry {
         let took = self.took.load(Ordering::Acquire);
         LogEntry {
-            operation: self.operation,
-            bucket: self.bucket.clone(),
-            key: self.key.clone(),
-            query: self.query.clone(),
-            range: self.range.clone(),
+            operation: self.arrival.operation,
+            bucket: self.arrival.bucket.clone(),
+            key: self.arrival.key.clone(),
+            query: self.arrival.query.clone(),
+            range: self.arrival.range.clone(),
+            copy_source: self.arrival.copy_source.clone(),
+            part_number: self.arrival.part_number,
+            upload_id: self.arrival.upload_id.clone(),
+            faults: self.faults.load(Ordering::Acquire),
             status: self.status.load(Ordering::Acquire),
             bytes_in: self.bytes_in.load(Ordering::Acquire),
             bytes_out: self.bytes_out.load(Ordering::Acquire),
@@ -79,26 +88,38 @@ impl Live {
 #[derive(Debug)]
 pub struct RequestLog {
     entries: Mutex<Vec<Arc<Live>>>,
-    counts: Mutex<BTreeMap<&'static str, u64>>,
+    tallies: Mutex<BTreeMap<&'static str, Tally>>,
     in_flight: AtomicUsize,
     peak: AtomicUsize,
     capacity: usize,
 }
 
+/// Requests of one operation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    count: u64,
+    in_flight: usize,
+    peak: usize,
+}
+
 /// What is known of a request on arrival.
+#[derive(Debug, Default)]
 pub struct Arrival {
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
     pub query: String,
     pub range: Option<String>,
+    pub copy_source: Option<String>,
+    pub part_number: Option<u32>,
+    pub upload_id: Option<String>,
 }
 
 impl RequestLog {
     pub fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
             entries: Mutex::default(),
-            counts: Mutex::default(),
+            tallies: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             capacity,
@@ -109,13 +130,15 @@ impl RequestLog {
     pub fn begin(self: &Arc<Self>, arrival: Arrival) -> InFlight {
         let now = self.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
         self.peak.fetch_max(now, Ordering::AcqRel);
-        *self.counts.lock().entry(arrival.operation).or_default() += 1;
+        let mut tallies = self.tallies.lock();
+        let tally = tallies.entry(arrival.operation).or_default();
+        tally.count += 1;
+        tally.in_flight += 1;
+        tally.peak = tally.peak.max(tally.in_flight);
+        drop(tallies);
         let live = Arc::new(Live {
-            operation: arrival.operation,
-            bucket: arrival.bucket,
-            key: arrival.key,
-            query: arrival.query,
-            range: arrival.range,
+            arrival,
+            faults: AtomicUsize::new(0),
             status: AtomicU16::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -137,7 +160,14 @@ impl RequestLog {
     }
 
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        let tallies = self.tallies.lock();
+        let asked = tallies.iter().filter(|(_, tally)| tally.count > 0);
+        asked.map(|(name, tally)| ((*name).to_owned(), tally.count)).collect()
+    }
+
+    /// Most requests of an operation that were in flight at once.
+    pub fn peak_of(&self, operation: &str) -> usize {
+        self.tallies.lock().get(operation).map_or(0, |tally| tally.peak)
     }
 
     pub fn in_flight(&self) -> usize {
@@ -148,10 +178,12 @@ impl RequestLog {
         self.peak.load(Ordering::Acquire)
     }
 
-    /// Forgets entries, counts and peak.
+    /// Forgets entries, counts and peaks.
     pub fn clear(&self) {
         self.entries.lock().clear();
-        self.counts.lock().clear();
+        for tally in self.tallies.lock().values_mut() {
+            *tally = Tally { count: 0, in_flight: tally.in_flight, peak: tally.in_flight };
+        }
         self.peak.store(self.in_flight(), Ordering::Release);
     }
 }
@@ -176,6 +208,10 @@ impl InFlight {
         self.live.status.store(status, Ordering::Release);
     }
 
+    pub fn faults(&self, struck: usize) {
+        self.live.faults.store(struck, Ordering::Release);
+    }
+
     pub fn identity(&self, label: &str) {
         let _ = self.live.identity.set(label.to_owned());
     }
@@ -186,5 +222,8 @@ impl Drop for InFlight {
         let nanos = u64::try_from(self.live.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.live.took.store(nanos.max(1), Ordering::Release);
         self.log.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if let Some(tally) = self.log.tallies.lock().get_mut(self.live.arrival.operation) {
+            tally.in_flight -= 1;
+        }
     }
 }

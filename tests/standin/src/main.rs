@@ -1,6 +1,7 @@
 //! The stand-in as a program: flags to a `Config`, the variables a client needs to stdout or a file, then
 //! wait for SIGTERM or SIGINT.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use supafs_standin::{ALICE, BOB, Config, Credentials, Fault, Policy, Standin, demo, mint_user};
+use supafs_standin::{
+    ALICE, BOB, Backend, BucketLimits, Config, Credentials, Fault, Policy, Standin, demo, mint_user,
+};
 
 /// A local stand-in for Supabase Storage's S3 endpoint
 #[derive(Parser)]
@@ -44,6 +47,18 @@ struct Serve {
     /// BUCKET=@FILE with a JSON array (repeatable)
     #[arg(long, value_name = "BUCKET=WHAT")]
     policies: Vec<String>,
+    /// Most bytes of an object in a bucket: BUCKET=BYTES (repeatable)
+    #[arg(long, value_name = "BUCKET=BYTES")]
+    bucket_limit: Vec<String>,
+    /// Media types a bucket takes: BUCKET=TYPE,TYPE/* (repeatable)
+    #[arg(long, value_name = "BUCKET=TYPES")]
+    bucket_types: Vec<String>,
+    /// What stores the bytes behind the server, which shows in multipart uploads
+    #[arg(long, default_value = "file", value_parser = ["file", "s3"])]
+    backend: String,
+    /// Give each version a cheap number as its `ETag` instead of the MD5 of its bytes
+    #[arg(long)]
+    no_md5: bool,
     /// Milliseconds to wait before every request
     #[arg(long, value_name = "MS", default_value_t = 0)]
     rtt: u64,
@@ -152,6 +167,8 @@ fn start(args: &Serve) -> io::Result<Standin> {
         latency: Duration::from_millis(args.rtt),
         hash_rate: args.hash_rate,
         list_loss: !args.no_list_loss,
+        backend: if args.backend == "s3" { Backend::S3 } else { Backend::File },
+        md5: !args.no_md5,
         threads: args.threads,
         // Nobody reads the program's log.
         log_capacity: 0,
@@ -163,9 +180,9 @@ fn start(args: &Serve) -> io::Result<Standin> {
     for bucket in &args.bucket {
         standin.create_bucket(bucket);
     }
+    set_limits(&standin, args)?;
     for setting in &args.policies {
-        let (bucket, what) =
-            setting.split_once('=').ok_or_else(|| invalid(format!("no `=` in `{setting}`")))?;
+        let (bucket, what) = split(setting)?;
         let policies = match what.strip_prefix('@') {
             Some(file) => serde_json::from_slice(&fs::read(file)?)?,
             None => Policy::preset(what).ok_or_else(|| invalid(format!("no preset `{what}`")))?,
@@ -176,6 +193,28 @@ fn start(args: &Serve) -> io::Result<Standin> {
     Ok(standin)
 }
 
+fn split(setting: &str) -> io::Result<(&str, &str)> {
+    setting.split_once('=').ok_or_else(|| invalid(format!("no `=` in `{setting}`")))
+}
+
+fn set_limits(standin: &Standin, args: &Serve) -> io::Result<()> {
+    let mut limits: BTreeMap<&str, BucketLimits> = BTreeMap::new();
+    for setting in &args.bucket_limit {
+        let (bucket, bytes) = split(setting)?;
+        let bytes = bytes.parse().map_err(|_| invalid(format!("no number in `{setting}`")))?;
+        limits.entry(bucket).or_default().file_size_limit = Some(bytes);
+    }
+    for setting in &args.bucket_types {
+        let (bucket, types) = split(setting)?;
+        limits.entry(bucket).or_default().allowed_mime_types = types.split(',').map(str::to_owned).collect();
+    }
+    for (bucket, limits) in limits {
+        standin.create_bucket(bucket);
+        standin.set_bucket_limits(bucket, limits);
+    }
+    Ok(())
+}
+
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
@@ -184,6 +223,7 @@ fn variables(standin: &Standin, ttl: i64) -> Vec<(&'static str, String)> {
     let credentials = standin.credentials();
     let token = |sub| mint_user(&credentials.jwt_secret, sub, "authenticated", ttl, &serde_json::json!({}));
     vec![
+        ("SUPABASE_URL", standin.plain_endpoint()),
         ("SUPABASE_S3_ENDPOINT", standin.endpoint()),
         ("SUPABASE_S3_REGION", standin.region()),
         ("SUPABASE_S3_ACCESS_KEY_ID", credentials.access_key_id.clone()),

@@ -15,13 +15,14 @@ use tokio::sync::watch;
 use crate::auth::jwt::mint_jwt;
 use crate::auth::sigv4::KeyCache;
 use crate::clock;
-use crate::config::{Config, Credentials};
+use crate::config::{AuthConfig, Config, Credentials};
 use crate::fault::{Fault, FaultId, Faults};
 use crate::log::{LogEntry, RequestLog};
 use crate::rls::Policy;
 use crate::server::{self, Shared, target::PREFIX};
-use crate::store::Store;
+use crate::sessions::{Granted, Sessions};
 use crate::store::object::Object;
+use crate::store::{Bucket, Store};
 
 /// Attributes of a seeded object; the default is what a bare PUT stores.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,26 @@ pub struct PutOptions {
     pub owner: Option<String>,
     /// Now if absent; cut to milliseconds.
     pub last_modified: Option<SystemTime>,
+}
+
+/// What a bucket lets in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketLimits {
+    /// Most bytes of an object; copies of objects are not held to it.
+    pub file_size_limit: Option<u64>,
+    /// `image/png`, `image/*`, …; empty for any.
+    pub allowed_mime_types: Vec<String>,
+}
+
+/// A multipart upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadInfo {
+    pub upload_id: String,
+    pub key: String,
+    /// Numbers of the parts that are there.
+    pub parts: Vec<u32>,
+    /// Bytes accepted, those of replaced parts included.
+    pub progress: u64,
 }
 
 /// A running stand-in. Dropping it stops the server and frees the port.
@@ -59,7 +80,7 @@ impl Standin {
             .enable_all()
             .build()?;
         let shared = Arc::new(Shared {
-            store: Store::open(config.data_dir.as_deref())?,
+            store: Store::open(config.data_dir.as_deref(), config.md5)?,
             log: RequestLog::new(config.log_capacity),
             faults: Faults::new(),
             credentials: RwLock::new(config.credentials),
@@ -67,6 +88,10 @@ impl Standin {
             latency: AtomicU64::new(nanos(config.latency)),
             hash_rate: AtomicU64::new(config.hash_rate.unwrap_or(0)),
             list_loss: AtomicBool::new(config.list_loss),
+            backend: config.backend,
+            file_size_limit: AtomicU64::new(config.file_size_limit),
+            standard_size_limit: AtomicU64::new(config.standard_size_limit),
+            sessions: Sessions::new(config.auth),
             keys: KeyCache::default(),
         });
         let listener = {
@@ -94,6 +119,18 @@ impl Standin {
     #[must_use]
     pub fn plain_endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where Supabase Auth answers (`…/token`, `…/logout`).
+    #[must_use]
+    pub fn auth_url(&self) -> String {
+        format!("http://127.0.0.1:{}/auth/v1", self.port)
+    }
+
+    /// Where the REST API of Storage answers (`…/object/move`, `…/bucket/<id>`).
+    #[must_use]
+    pub fn rest_url(&self) -> String {
+        format!("http://127.0.0.1:{}/storage/v1", self.port)
     }
 
     /// The port on 127.0.0.1.
@@ -189,7 +226,7 @@ impl Standin {
     /// All keys of a bucket in byte order; none if there is no such bucket.
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
-        let keys = |b: &crate::store::Bucket| b.objects.keys().map(ToString::to_string).collect();
+        let keys = |b: &Bucket| b.objects.keys().map(ToString::to_string).collect();
         self.shared.store.read(bucket, keys).unwrap_or_default()
     }
 
@@ -233,6 +270,62 @@ impl Standin {
         self.shared.store.update(bucket, |b| b.visible_to = roles).expect("bucket exists");
     }
 
+    /// Sets what a bucket lets in.
+    ///
+    /// # Panics
+    /// If there is no such bucket.
+    pub fn set_bucket_limits(&self, bucket: &str, limits: BucketLimits) {
+        let set = |b: &mut Bucket| {
+            b.file_size_limit = limits.file_size_limit;
+            b.allowed_mime_types = limits.allowed_mime_types;
+        };
+        self.shared.store.update(bucket, set).expect("bucket exists");
+    }
+
+    /// Sets the project's limits: bytes of an object, however it is uploaded, and of a single PUT.
+    pub fn set_size_limits(&self, any: u64, single: u64) {
+        self.shared.file_size_limit.store(any, Ordering::Relaxed);
+        self.shared.standard_size_limit.store(single, Ordering::Relaxed);
+    }
+
+    /// The multipart uploads under way in a bucket, by key, then by id.
+    #[must_use]
+    pub fn uploads(&self, bucket: &str) -> Vec<UploadInfo> {
+        let uploads = &self.shared.store.uploads;
+        let info = |(key, upload_id, _): (String, String, _)| {
+            let (parts, progress) =
+                uploads.with(&upload_id, |u| (u.parts.keys().copied().collect(), u.progress)).ok()?;
+            Some(UploadInfo { upload_id, key, parts, progress })
+        };
+        uploads.of_bucket(bucket).into_iter().filter_map(info).collect()
+    }
+
+    /// Changes users and intervals of Supabase Auth.
+    pub fn configure_auth(&self, change: impl FnOnce(&mut AuthConfig)) {
+        self.shared.sessions.configure(change);
+    }
+
+    /// Signs a user in, as `grant_type=password` does.
+    ///
+    /// # Panics
+    /// If there is no such user, or the password is another.
+    #[must_use]
+    pub fn sign_in(&self, email: &str, password: &str) -> Granted {
+        let secret = self.shared.credentials.read().jwt_secret.clone();
+        self.shared.sessions.sign_in(email, password, &secret).expect("signs in")
+    }
+
+    /// Ends all sessions of a user: their refresh tokens are no longer known.
+    pub fn end_sessions(&self, sub: &str) {
+        self.shared.sessions.end_all_of(sub);
+    }
+
+    /// Sessions of a user that can still be refreshed.
+    #[must_use]
+    pub fn session_count(&self, sub: &str) -> usize {
+        self.shared.sessions.count_of(sub)
+    }
+
     /// All requests since the last `clear_log`, in order of arrival, running ones included.
     #[must_use]
     pub fn log(&self) -> Vec<LogEntry> {
@@ -263,7 +356,13 @@ impl Standin {
         self.shared.log.peak()
     }
 
-    /// Forgets log, counts and peak.
+    /// The same for one operation.
+    #[must_use]
+    pub fn peak_of(&self, operation: &str) -> usize {
+        self.shared.log.peak_of(operation)
+    }
+
+    /// Forgets log, counts and peaks.
     pub fn clear_log(&self) {
         self.shared.log.clear();
     }

@@ -68,6 +68,13 @@ pub fn authenticate(
     identity_of(jwt::verify(&credentials.jwt_secret, &token, clock::now_seconds())?)
 }
 
+/// The caller of the REST API, from its Authorization header.
+pub fn bearer(authorization: &str, credentials: &Credentials) -> S3Result<Identity> {
+    let (scheme, rest) = authorization.split_once(' ').unwrap_or(("", authorization));
+    let token = if scheme.eq_ignore_ascii_case("bearer") { rest.trim_start() } else { authorization };
+    identity_of(jwt::verify(&credentials.jwt_secret, token, clock::now_seconds())?)
+}
+
 fn identity_of(claims: Claims) -> S3Result<Identity> {
     let text = |name| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let sub = text("sub");

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::log::InFlight;
-use crate::store::object::Content;
+use crate::store::content::{Content, Rope};
 use crate::store::synthetic::synthetic_bytes;
 
 /// Bytes computed or read at once.
@@ -30,8 +30,11 @@ const FLUSH: Duration = Duration::from_millis(30);
 #[derive(Debug)]
 pub enum Source {
     Memory(Bytes),
-    File(Arc<File>),
-    Synthetic(u64),
+    /// A file, and where its bytes begin.
+    File(Arc<File>, u64),
+    /// A seed, and where its bytes begin.
+    Synthetic(u64, u64),
+    Rope(Arc<Rope>),
 }
 
 impl Source {
@@ -39,8 +42,9 @@ impl Source {
     pub fn open(content: &Content) -> io::Result<Self> {
         Ok(match content {
             Content::Memory(bytes) => Self::Memory(bytes.clone()),
-            Content::File { path, .. } => Self::File(Arc::new(File::open(path.as_path())?)),
-            Content::Synthetic { seed, .. } => Self::Synthetic(*seed),
+            Content::File { file, offset, .. } => Self::File(Arc::new(File::open(file.path())?), *offset),
+            Content::Synthetic { seed, offset, .. } => Self::Synthetic(*seed, *offset),
+            Content::Rope(rope) => Self::Rope(Arc::clone(rope)),
         })
     }
 }
@@ -105,10 +109,23 @@ impl ReplyBody {
         self.in_flight = Some(in_flight);
     }
 
+    /// How much the source gives at once from here on.
+    fn at_hand(&self) -> u64 {
+        match &self.source {
+            Source::Memory(_) => MEMORY_FRAME,
+            Source::File(..) | Source::Synthetic(..) => FRAME,
+            Source::Rope(rope) => {
+                let at = self.offset + self.sent;
+                let (start, piece) = rope.at(at);
+                let most = if matches!(piece, Content::Memory(_)) { MEMORY_FRAME } else { FRAME };
+                most.min(start + piece.size() - at)
+            }
+        }
+    }
+
     /// The next frame's length: up to the next event, never 0 here.
     fn frame(&self) -> u64 {
-        let size = if matches!(self.source, Source::Memory(_)) { MEMORY_FRAME } else { FRAME };
-        let mut frame = size.min(self.length - self.sent);
+        let mut frame = self.at_hand().min(self.length - self.sent);
         for event in [self.shape.truncate, self.shape.stall.map(|(after, _)| after)].into_iter().flatten() {
             if event > self.sent {
                 frame = frame.min(event - self.sent);
@@ -123,13 +140,19 @@ impl ReplyBody {
         let at = self.offset + self.sent;
         // A frame is at most a mebibyte.
         let len = usize::try_from(frame).unwrap_or(0);
-        let file = match &self.source {
+        let (file, at) = match &self.source {
             Source::Memory(bytes) => {
                 let start = usize::try_from(at).map_err(io::Error::other)?;
                 return Poll::Ready(Ok(bytes.slice(start..start + len)));
             }
-            Source::Synthetic(seed) => return Poll::Ready(Ok(synthetic_bytes(*seed, at, len))),
-            Source::File(file) => Arc::clone(file),
+            Source::Synthetic(seed, first) => {
+                return Poll::Ready(Ok(synthetic_bytes(*seed, first + at, len)));
+            }
+            Source::Rope(rope) => {
+                let (start, piece) = rope.at(at);
+                return Poll::Ready(piece.read(at - start, len));
+            }
+            Source::File(file, first) => (Arc::clone(file), first + at),
         };
         let reading = self.reading.get_or_insert_with(|| {
             tokio::task::spawn_blocking(move || {

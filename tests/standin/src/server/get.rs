@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Call;
 use super::body::{ReplyBody, Source};
 use super::reply::Reply;
+use super::{Backend, Call};
 use crate::clock;
 use crate::error::{S3Error, S3Result};
 use crate::key::check_key;
@@ -122,7 +122,10 @@ fn with_content(call: &Call<'_>, object: &Object, source: Source) -> S3Result<Re
         let reply = Reply::new(200).header("content-length", &size.to_string());
         return Ok(reply.stream(ReplyBody::new(source, 0, size)));
     };
-    let (first, last) = parse_range(&range, size).ok_or_else(|| S3Error::invalid_range(416))?;
+    let (first, last) = parse_range(&range, size).ok_or_else(|| match call.shared.backend {
+        Backend::File => S3Error::invalid_range(416),
+        Backend::S3 => S3Error::backend(416, "The requested range is not satisfiable"),
+    })?;
     let length = last - first + 1;
     Ok(Reply::new(206)
         .header("content-length", &length.to_string())

@@ -16,7 +16,7 @@ use crate::store::list::{self, Entry, Listing, Page};
 use crate::store::object::Object;
 use crate::xml::Document;
 
-/// JavaScript's encodeURIComponent.
+/// What JavaScript's encodeURIComponent leaves alone.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -57,12 +57,13 @@ impl<'a> Params<'a> {
     }
 
     fn name(&self, name: &str) -> String {
-        if self.encoding.is_some() {
-            utf8_percent_encode(name, COMPONENT).to_string()
-        } else {
-            name.to_owned()
-        }
+        if self.encoding.is_some() { encode_component(name) } else { name.to_owned() }
     }
+}
+
+/// JavaScript's encodeURIComponent.
+pub fn encode_component(name: &str) -> String {
+    utf8_percent_encode(name, COMPONENT).to_string()
 }
 
 /// 0 means 1000, as does anything above.
@@ -167,7 +168,7 @@ pub fn version_one(call: &Call<'_>) -> S3Result<Reply> {
 }
 
 /// The name a token continues after: base64 of lines `letter:value`, of which `l` matters.
-fn decode_token(token: &str) -> S3Result<String> {
+pub fn decode_token(token: &str) -> S3Result<String> {
     let invalid = || S3Error::invalid_parameter("Invalid Parameter continuation token");
     // Node's decoder takes tokens with and without padding.
     let bytes = STANDARD_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;

@@ -1,17 +1,25 @@
 //! The HTTP side: accepts connections, takes a request through log, latency, faults, authentication and
-//! its operation, and shapes the answer.
+//! its operation, and shapes the answer. Beside S3 it answers the few REST and Auth requests a client of
+//! S3 needs.
 
 pub mod body;
 mod bucket;
+mod complete;
 mod conn;
 mod copy;
 mod delete;
+mod faulty;
 mod get;
+mod gotrue;
 mod input;
+mod limits;
 mod listing;
+mod multipart;
 mod put;
 pub mod reply;
+mod rest;
 pub mod target;
+mod uploads;
 
 use std::io;
 use std::sync::Arc;
@@ -26,14 +34,16 @@ use serde_json::json;
 
 use crate::auth::sigv4::{KeyCache, Signed, header};
 use crate::auth::{Identity, authenticate};
-use crate::config::Credentials;
+use crate::config::{Backend, Credentials};
 use crate::error::{S3Error, S3Result};
-use crate::fault::{Action, Faults};
+use crate::fault::Faults;
 use crate::log::{Arrival, InFlight, RequestLog};
+use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::xml::Document;
 use body::{ReplyBody, Shape};
 pub use conn::serve;
+use faulty::Plan;
 use input::Input;
 use reply::Reply;
 use target::{BadTarget, Op, Target};
@@ -50,7 +60,14 @@ pub struct Shared {
     /// Bytes per second; 0 for no delay.
     pub hash_rate: AtomicU64,
     pub list_loss: AtomicBool,
+    pub backend: Backend,
+    /// Most bytes of an object, however it is uploaded.
+    pub file_size_limit: AtomicU64,
+    /// Most bytes of a PUT.
+    pub standard_size_limit: AtomicU64,
     pub keys: KeyCache,
+    /// Users of Supabase Auth and their sessions.
+    pub sessions: Sessions,
 }
 
 /// One request under way.
@@ -89,7 +106,7 @@ const MAX_HEADERS: usize = 16 * 1024;
 /// Answers one request.
 pub async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    let target = match Target::parse(&head.method, &head.uri, &head.headers) {
+    let mut target = match Target::parse(&head.method, &head.uri, &head.headers) {
         Ok(target) => target,
         Err(bad) => return Ok(refuse_target(&head, &bad).into_response()),
     };
@@ -97,52 +114,57 @@ pub async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     if size > MAX_HEADERS {
         return Ok(Reply::new(431).header("connection", "close").into_response());
     }
-    let in_flight = shared.log.begin(arrival(&head, &target));
+    let mut input = Input::new(body);
+    if target.op == Op::MoveObject {
+        // What it moves stands in the body, and log and faults want to know.
+        rest::read_move(&mut target, &input.prefetch().await);
+    }
+    let part = target.param("partNumber").and_then(|n| n.parse().ok()).filter(|_| target.op.of_part());
+    let in_flight = shared.log.begin(arrival(&head, &target, part));
     let latency = Duration::from_nanos(shared.latency.load(Ordering::Relaxed));
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let faults = shared.faults.plan(target.op.name(), &target.bucket, fault_key(&target));
-    let mut reply = None;
-    for (id, action) in &faults {
-        match action {
-            Action::Latency(pause) => tokio::time::sleep(*pause).await,
-            Action::Hang => shared.faults.cleared(*id).await,
-            Action::Reset => return Err(ConnectionReset),
-            Action::Status { status, code, message } => {
-                let error = S3Error::new(*status, code.clone(), message.clone());
-                reply = Some(Reply::error(&target.resource, &error));
-            }
-            _ => {}
-        }
-    }
-    let mut input = Input::new(body);
-    let reply = match reply {
-        Some(reply) => reply,
+    let plan = Plan::of(&shared, &target, part);
+    in_flight.faults(plan.len());
+    input.obstruct(plan.obstacle());
+    let reply = match plan.before(&shared, &target).await? {
+        Some(refused) => refused,
         None => answer(&shared, &target, &head, &in_flight, &mut input).await,
     };
-    // What the client still sends is read and thrown away, as long as the real server would.
-    input.drain(reply.has("connection").then_some(Duration::from_secs(3)));
-    if faults.iter().any(|(_, action)| *action == Action::ReplyLost) {
+    if input.was_reset() {
         return Err(ConnectionReset);
     }
-    Ok(finish(&head, reply, faults.into_iter().map(|(_, action)| action), in_flight))
+    let mut reply = plan.after(&shared, &target, reply).await?;
+    // What the client still sends is read and thrown away, as long as the real server would.
+    input.drain(reply.has("connection").then_some(Duration::from_secs(3)));
+    let shape = plan.shape(&head.method, &mut reply);
+    Ok(finish(&head, reply, shape, in_flight))
 }
 
-fn arrival(head: &Parts, target: &Target) -> Arrival {
+fn arrival(head: &Parts, target: &Target, part_number: Option<u32>) -> Arrival {
     let range = header(&head.headers, "range").or_else(|| header(&head.headers, "x-amz-copy-source-range"));
+    let moved = target.source.as_ref().map(|(bucket, key)| format!("{bucket}/{key}"));
     Arrival {
         operation: target.op.name(),
         bucket: target.bucket.clone(),
-        key: fault_key(target).to_owned(),
+        key: target.subject().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         range,
+        copy_source: moved.or_else(|| header(&head.headers, "x-amz-copy-source")),
+        part_number,
+        upload_id: target.param("uploadId").map(str::to_owned),
     }
 }
 
-/// The key, or for listings the prefix.
-fn fault_key(target: &Target) -> &str {
-    if target.op.lists() { target.param("prefix").unwrap_or_default() } else { &target.key }
+/// An error in the form its API gives it.
+fn refusal(target: &Target, error: &S3Error) -> Reply {
+    let reply = match target.op {
+        op if op.is_auth() => gotrue::error(error.status, &error.code, &error.message),
+        op if op.is_rest() => rest::error(error),
+        _ => Reply::error(&target.resource, error),
+    };
+    if target.op.uploads() { reply.header("connection", "close") } else { reply }
 }
 
 fn refuse_target(head: &Parts, bad: &BadTarget) -> Reply {
@@ -178,9 +200,16 @@ async fn answer(
     if target.op == Op::Unknown {
         return if head.method == "POST" { Reply::new(404) } else { no_route(head) };
     }
-    let refused = |error: S3Error| Reply::error(&target.resource, &error);
+    if target.op.is_auth() {
+        return gotrue::answer(shared, target, head, in_flight, input).await;
+    }
+    let refused = |error: S3Error| refusal(target, &error);
+    if target.op.is_rest() {
+        return rest::answer(shared, target, head, in_flight, input).await.unwrap_or_else(refused);
+    }
+    let early = |error: S3Error| Reply::error(&target.resource, &error);
     if let Err(error) = input::check_content_type(&head.method, &head.headers) {
-        return refused(error);
+        return early(error);
     }
     let signed = Signed {
         method: head.method.as_str(),
@@ -191,7 +220,7 @@ async fn answer(
     let credentials = shared.credentials.read().clone();
     let identity = match authenticate(&signed, &credentials, &shared.region, &shared.keys) {
         Ok(identity) => identity,
-        Err(error) => return refused(error),
+        Err(error) => return early(error),
     };
     in_flight.identity(&identity.label);
     if header(&head.headers, "content-type").is_some_and(|kind| kind.starts_with("multipart/form-data")) {
@@ -201,10 +230,7 @@ async fn answer(
         return Reply::xml(doc).with_status(400);
     }
     let call = Call { shared, target, head, identity: &identity, in_flight };
-    dispatch(&call, input).await.unwrap_or_else(|error| {
-        let reply = refused(error);
-        if target.op.uploads() { reply.header("connection", "close") } else { reply }
-    })
+    dispatch(&call, input).await.unwrap_or_else(refused)
 }
 
 async fn dispatch(call: &Call<'_>, input: &mut Input) -> S3Result<Reply> {
@@ -224,41 +250,24 @@ async fn dispatch(call: &Call<'_>, input: &mut Input) -> S3Result<Reply> {
         Op::CopyObject => copy::copy(call),
         Op::DeleteObject => delete::one(call),
         Op::DeleteObjects => delete::many(call, input).await,
-        Op::CreateMultipartUpload
-        | Op::UploadPart
-        | Op::UploadPartCopy
-        | Op::CompleteMultipartUpload
-        | Op::AbortMultipartUpload
-        | Op::ListParts
-        | Op::ListMultipartUploads
+        Op::CreateMultipartUpload => multipart::create(call),
+        Op::UploadPart => multipart::part(call, input).await,
+        Op::UploadPartCopy => multipart::part_copy(call),
+        Op::CompleteMultipartUpload => complete::complete(call, input).await,
+        Op::AbortMultipartUpload => multipart::abort(call),
+        Op::ListParts => uploads::parts(call),
+        Op::ListMultipartUploads => uploads::uploads(call),
+        Op::MoveObject
+        | Op::GetBucket
+        | Op::AuthPassword
+        | Op::AuthRefresh
+        | Op::AuthLogout
         | Op::Unknown => Err(S3Error::new(501, "NotImplemented", "not implemented by the stand-in")),
     }
 }
 
-/// Applies what remains of the faults and hands the request's log handle to the body.
-fn finish(
-    head: &Parts,
-    mut reply: Reply,
-    faults: impl Iterator<Item = Action>,
-    in_flight: InFlight,
-) -> Response<ReplyBody> {
-    let mut shape = Shape::default();
-    let carries_body = head.method != "HEAD" && reply.body.length() > 0;
-    for action in faults {
-        match action {
-            Action::Truncate(after) if carries_body => {
-                shape.truncate = Some(after).filter(|a| *a < reply.body.length());
-            }
-            Action::Slow(rate) => shape.rate = Some(rate),
-            Action::Stall { after, pause } => shape.stall = Some((after, pause)),
-            Action::OtherEtag if head.method == "GET" => {
-                if let Some(etag) = reply.get("etag").map(other_etag) {
-                    reply.push("etag", &etag);
-                }
-            }
-            _ => {}
-        }
-    }
+/// Hands the request's log handle to the body.
+fn finish(head: &Parts, mut reply: Reply, shape: Shape, in_flight: InFlight) -> Response<ReplyBody> {
     in_flight.status(reply.status);
     let length = reply.body.length();
     if length > 0 && !reply.has("content-length") {
@@ -270,11 +279,6 @@ fn finish(
     }
     reply.body.attach(shape, in_flight);
     reply.into_response()
-}
-
-/// A well-formed `ETag` of no version there ever was.
-fn other_etag(etag: &str) -> String {
-    etag.chars().map(|c| c.to_digit(16).map_or(c, |d| char::from_digit(15 - d, 16).unwrap_or(c))).collect()
 }
 
 /// Binds 127.0.0.1 with a backlog that takes thousands of connections at once.

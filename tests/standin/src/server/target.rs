@@ -34,6 +34,16 @@ pub enum Op {
     AbortMultipartUpload,
     ListParts,
     ListMultipartUploads,
+    /// `POST /storage/v1/object/move`
+    MoveObject,
+    /// `GET /storage/v1/bucket/<id>`
+    GetBucket,
+    /// `POST /auth/v1/token?grant_type=password`, and with any unknown grant
+    AuthPassword,
+    /// `POST /auth/v1/token?grant_type=refresh_token`
+    AuthRefresh,
+    /// `POST /auth/v1/logout`
+    AuthLogout,
     /// A method or path without a route.
     Unknown,
 }
@@ -63,12 +73,32 @@ impl Op {
             Self::AbortMultipartUpload => "AbortMultipartUpload",
             Self::ListParts => "ListParts",
             Self::ListMultipartUploads => "ListMultipartUploads",
+            Self::MoveObject => "MoveObject",
+            Self::GetBucket => "GetBucket",
+            Self::AuthPassword => "AuthPassword",
+            Self::AuthRefresh => "AuthRefresh",
+            Self::AuthLogout => "AuthLogout",
             Self::Unknown => "Unknown",
         }
     }
 
     pub fn lists(self) -> bool {
         matches!(self, Self::ListObjects | Self::ListObjectsV2 | Self::ListMultipartUploads)
+    }
+
+    /// Uploads of parts, by body or by copy.
+    pub fn of_part(self) -> bool {
+        matches!(self, Self::UploadPart | Self::UploadPartCopy)
+    }
+
+    /// The routes of the REST API.
+    pub fn is_rest(self) -> bool {
+        matches!(self, Self::MoveObject | Self::GetBucket)
+    }
+
+    /// The routes of Supabase Auth.
+    pub fn is_auth(self) -> bool {
+        matches!(self, Self::AuthPassword | Self::AuthRefresh | Self::AuthLogout)
     }
 
     /// The routes that take a raw body; their failures close the connection.
@@ -88,6 +118,8 @@ pub struct Target {
     /// What error answers name: the raw path without prefix and empty segments.
     pub resource: String,
     pub query: Query,
+    /// Of a move, from its body: bucket and key of what is to be moved.
+    pub source: Option<(String, String)>,
 }
 
 /// Why a target is refused before anything else is looked at.
@@ -102,6 +134,9 @@ pub enum BadTarget {
 impl Target {
     pub fn parse(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, BadTarget> {
         let raw = uri.path();
+        if let Some(beside) = Self::beside_s3(method, uri)? {
+            return Ok(beside);
+        }
         let path = match raw.strip_prefix(PREFIX) {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
             // A client that forgets the slash after the endpoint ends here, as behind the real gateway.
@@ -115,7 +150,35 @@ impl Target {
         let key = decode(key)?;
         let query = parse_query(uri.query().unwrap_or_default());
         let op = route(method, &bucket, &key, &query, headers);
-        Ok(Self { op, bucket, key, resource: segments.join("/"), query })
+        Ok(Self { op, bucket, key, resource: segments.join("/"), query, source: None })
+    }
+
+    /// The key, or for listings the prefix.
+    pub fn subject(&self) -> &str {
+        if self.op.lists() { self.param("prefix").unwrap_or_default() } else { &self.key }
+    }
+
+    /// The few routes that are not S3's.
+    fn beside_s3(method: &Method, uri: &Uri) -> Result<Option<Self>, BadTarget> {
+        let query = parse_query(uri.query().unwrap_or_default());
+        let mut bucket = String::new();
+        let op = match (method.as_str(), uri.path()) {
+            ("POST", "/storage/v1/object/move") => Op::MoveObject,
+            ("POST", "/auth/v1/logout") => Op::AuthLogout,
+            ("POST", "/auth/v1/token") if find(&query, "grant_type") == Some("refresh_token") => {
+                Op::AuthRefresh
+            }
+            ("POST", "/auth/v1/token") => Op::AuthPassword,
+            ("GET", path) => match path.strip_prefix("/storage/v1/bucket/") {
+                Some(id) if !id.is_empty() && !id.contains('/') => {
+                    bucket = decode(id)?;
+                    Op::GetBucket
+                }
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        Ok(Some(Self { op, bucket, key: String::new(), resource: String::new(), query, source: None }))
     }
 
     /// The first query parameter of a name.

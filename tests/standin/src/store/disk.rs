@@ -3,7 +3,7 @@
 //! there or is not. Nothing is synced: the stand-in survives its own end, not the machine's.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::Bucket;
-use super::object::{Content, Metadata, Object};
+use super::content::{Content, FileRef};
+use super::etag::Etag;
+use super::object::{Metadata, Object};
 use crate::clock::Millis;
 use crate::rls::Policy;
 
@@ -30,6 +32,8 @@ struct Record {
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     synthetic_seed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    synthetic_offset: Option<u64>,
     content_type: Option<String>,
     cache_control: Option<String>,
     metadata: Option<Metadata>,
@@ -45,6 +49,10 @@ struct BucketRecord {
     public: bool,
     policies: Vec<Policy>,
     visible_to: Vec<String>,
+    #[serde(default)]
+    file_size_limit: Option<u64>,
+    #[serde(default)]
+    allowed_mime_types: Vec<String>,
 }
 
 impl Disk {
@@ -85,6 +93,8 @@ impl Disk {
             public: bucket.public,
             policies: bucket.policies.clone(),
             visible_to: bucket.visible_to.clone(),
+            file_size_limit: bucket.file_size_limit,
+            allowed_mime_types: bucket.allowed_mime_types.clone(),
         };
         let dir = self.bucket_dir(name);
         fs::create_dir_all(&dir)?;
@@ -95,30 +105,52 @@ impl Disk {
         fs::remove_dir_all(self.bucket_dir(name))
     }
 
-    /// Makes a version durable and returns the object as it is to be kept in memory. A `File` content is
-    /// moved when it is a temporary one and linked when it is another version's.
+    /// A further name for a file's bytes, which may so outlive the version they belong to.
+    pub fn link(&self, content: &Content) -> io::Result<Content> {
+        let linked = |piece: Content| match piece {
+            Content::File { file, offset, size } => {
+                let path = self.root.join("tmp").join(self.next_version().to_string());
+                fs::hard_link(file.path(), &path)?;
+                Ok(Content::File { file: FileRef::temporary(path), offset, size })
+            }
+            other => Ok(other),
+        };
+        let pieces: io::Result<Vec<_>> = content.pieces().into_iter().map(linked).collect();
+        Ok(Content::join(pieces?))
+    }
+
+    /// Makes a version durable and returns the object as it is to be kept in memory. A whole file is moved
+    /// when it is a temporary one and linked when it is another version's; what is in pieces is written out.
     pub fn write(&self, bucket: &str, key: &str, mut object: Object) -> io::Result<Object> {
         let version = self.next_version();
         let path = self.data_path(bucket, version);
         let size = object.size();
-        let mut synthetic_seed = None;
+        let mut synthetic = None;
         match &object.content {
             Content::Memory(bytes) => fs::write(&path, bytes)?,
-            Content::File { path: source, .. } if source.starts_with(self.root.join("tmp")) => {
-                fs::rename(source.as_path(), &path)?;
+            Content::Synthetic { seed, offset, .. } => synthetic = Some((*seed, *offset)),
+            Content::File { file, offset: 0, size } if fs::metadata(file.path())?.len() == *size => {
+                if file.path().starts_with(self.root.join("tmp")) {
+                    fs::rename(file.path(), &path)?;
+                } else {
+                    fs::hard_link(file.path(), &path)?;
+                }
             }
-            Content::File { path: source, .. } => fs::hard_link(source.as_path(), &path)?,
-            Content::Synthetic { seed, .. } => synthetic_seed = Some(*seed),
+            pieces => {
+                let mut file = fs::File::create(&path)?;
+                pieces.each_chunk(|chunk| file.write_all(chunk))?;
+            }
         }
-        if synthetic_seed.is_none() {
-            object.content = Content::File { path: Arc::new(path), size };
+        if synthetic.is_none() {
+            object.content = Content::File { file: FileRef::kept(path), offset: 0, size };
         }
         object.version = version;
         let record = Record {
             key: key.to_owned(),
-            etag: hex::encode(object.etag),
+            etag: object.etag.text(),
             size,
-            synthetic_seed,
+            synthetic_seed: synthetic.map(|(seed, _)| seed),
+            synthetic_offset: synthetic.map(|(_, offset)| offset),
             content_type: object.content_type.as_deref().map(str::to_owned),
             cache_control: object.cache_control.as_deref().map(str::to_owned),
             metadata: object.metadata.as_deref().cloned(),
@@ -156,6 +188,8 @@ impl Disk {
             public: record.public,
             policies: record.policies,
             visible_to: record.visible_to,
+            file_size_limit: record.file_size_limit,
+            allowed_mime_types: record.allowed_mime_types,
             objects: super::list::Objects::new(),
         };
         let mut versions = Vec::new();
@@ -182,11 +216,10 @@ impl Disk {
     fn object(&self, bucket: &str, version: u64, record: Record) -> io::Result<Object> {
         let size = record.size;
         let content = match record.synthetic_seed {
-            Some(seed) => Content::Synthetic { seed, size },
-            None => Content::File { path: Arc::new(self.data_path(bucket, version)), size },
+            Some(seed) => Content::Synthetic { seed, offset: record.synthetic_offset.unwrap_or(0), size },
+            None => Content::File { file: FileRef::kept(self.data_path(bucket, version)), offset: 0, size },
         };
-        let mut etag = [0; 16];
-        hex::decode_to_slice(&record.etag, &mut etag).map_err(io::Error::other)?;
+        let etag = Etag::parse(&record.etag).ok_or_else(|| io::Error::other("no ETag"))?;
         Ok(Object {
             content,
             etag,

@@ -1,11 +1,14 @@
 //! Buckets and their objects: one map behind one short lock that is never held across an await. With a
 //! data directory every change is on disk before the map shows it.
 
+pub mod content;
 pub mod disk;
+pub mod etag;
 pub mod list;
 pub mod object;
 pub mod sink;
 pub mod synthetic;
+pub mod uploads;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,6 +23,7 @@ use crate::rls::Policy;
 use disk::Disk;
 use list::Objects;
 use object::Object;
+use uploads::Uploads;
 
 /// A bucket: its row, its policies, its objects.
 #[derive(Debug, Default)]
@@ -30,6 +34,10 @@ pub struct Bucket {
     pub policies: Vec<Policy>,
     /// Roles with a SELECT policy on this row of `storage.buckets`.
     pub visible_to: Vec<String>,
+    /// Most bytes of an object.
+    pub file_size_limit: Option<u64>,
+    /// `image/png` or `image/*`; empty for any.
+    pub allowed_mime_types: Vec<String>,
     pub objects: Objects,
 }
 
@@ -38,17 +46,26 @@ pub struct Bucket {
 pub struct Store {
     buckets: RwLock<BTreeMap<String, Bucket>>,
     disk: Option<Disk>,
+    md5: bool,
+    pub uploads: Uploads,
 }
 
 impl Store {
-    pub fn open(dir: Option<&Path>) -> io::Result<Self> {
+    /// `md5`: whether `ETag`s are MD5s, or tags that cost nothing.
+    pub fn open(dir: Option<&Path>, md5: bool) -> io::Result<Self> {
         let disk = dir.map(Disk::open).transpose()?;
         let loaded = disk.as_ref().map_or_else(|| Ok(Vec::new()), Disk::load)?;
-        Ok(Self { buckets: RwLock::new(loaded.into_iter().collect()), disk })
+        let buckets = RwLock::new(loaded.into_iter().collect());
+        Ok(Self { buckets, disk, md5, uploads: Uploads::default() })
     }
 
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.as_ref()
+    }
+
+    /// Whether `ETag`s are MD5s.
+    pub fn hashes(&self) -> bool {
+        self.md5
     }
 
     /// Whether the bucket was made; false if it was there.
@@ -71,6 +88,9 @@ impl Store {
         let bucket = buckets.get(name).ok_or_else(S3Error::no_such_bucket)?;
         if !bucket.objects.is_empty() {
             return Err(S3Error::bucket_not_empty());
+        }
+        if !self.uploads.of_bucket(name).is_empty() {
+            return Err(S3Error::bucket_referenced());
         }
         if let Some(disk) = &self.disk {
             disk.remove_bucket(name)?;
@@ -106,26 +126,53 @@ impl Store {
 
     /// Commits a version. The row keeps its creation time, and its owner if the new version has none
     /// (an overwrite by the service role).
-    pub fn put(&self, bucket: &str, key: &str, mut object: Object) -> S3Result<Arc<Object>> {
-        if let Some(old) = self.get(bucket, key) {
-            object.created_at = old.created_at;
-            object.owner = object.owner.or_else(|| old.owner.clone());
+    pub fn put(&self, bucket: &str, key: &str, object: Object) -> S3Result<Arc<Object>> {
+        let Some(disk) = &self.disk else {
+            let mut buckets = self.buckets.write();
+            let bucket = buckets.get_mut(bucket).ok_or_else(S3Error::no_such_bucket)?;
+            let old = bucket.objects.get(key);
+            let object = Arc::new(succeeding(object, old.map(AsRef::as_ref)));
+            bucket.objects.insert(key.into(), Arc::clone(&object));
+            return Ok(object);
+        };
+        if self.read(bucket, |_| ()).is_none() {
+            return Err(S3Error::no_such_bucket());
         }
-        if let Some(disk) = &self.disk {
-            if self.read(bucket, |_| ()).is_none() {
-                return Err(S3Error::no_such_bucket());
-            }
-            object = disk.write(bucket, key, object)?;
-        }
-        let object = Arc::new(object);
+        let object = succeeding(object, self.get(bucket, key).as_deref());
+        let object = Arc::new(disk.write(bucket, key, object)?);
         let mut buckets = self.buckets.write();
         let Some(entry) = buckets.get_mut(bucket) else { return Err(S3Error::no_such_bucket()) };
         let old = entry.objects.insert(key.into(), Arc::clone(&object));
         drop(buckets);
-        if let (Some(disk), Some(old)) = (&self.disk, old) {
+        if let Some(old) = old {
             disk.remove(bucket, old.version);
         }
         Ok(object)
+    }
+
+    /// Gives a row another name (bucket, key), and what `object` says; refuses a name that is taken.
+    pub fn rename(&self, from: (&str, &str), to: (&str, &str), mut object: Object) -> S3Result<()> {
+        if let Some(disk) = &self.disk {
+            if self.get(to.0, to.1).is_some() {
+                return Err(S3Error::already_exists());
+            }
+            object = disk.write(to.0, to.1, object)?;
+        }
+        let mut buckets = self.buckets.write();
+        let target = buckets.get(to.0).ok_or_else(S3Error::related_missing)?;
+        if target.objects.contains_key(to.1) {
+            return Err(S3Error::already_exists());
+        }
+        let source = buckets.get_mut(from.0).ok_or_else(S3Error::no_such_key)?;
+        let old = source.objects.remove(from.1).ok_or_else(S3Error::no_such_key)?;
+        if let Some(target) = buckets.get_mut(to.0) {
+            target.objects.insert(to.1.into(), Arc::new(object));
+        }
+        drop(buckets);
+        if let Some(disk) = &self.disk {
+            disk.remove(from.0, old.version);
+        }
+        Ok(())
     }
 
     /// Removes a row; nothing if it was not there.
@@ -136,4 +183,13 @@ impl Store {
         }
         removed
     }
+}
+
+/// What a version takes over from the one it replaces.
+fn succeeding(mut object: Object, old: Option<&Object>) -> Object {
+    if let Some(old) = old {
+        object.created_at = old.created_at;
+        object.owner = object.owner.or_else(|| old.owner.clone());
+    }
+    object
 }

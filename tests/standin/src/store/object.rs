@@ -1,55 +1,15 @@
 //! One version of one object: its row and its bytes. Immutable; an overwrite makes another.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
-use super::synthetic::{synthetic_bytes, synthetic_etag};
+use super::content::Content;
+use super::etag::Etag;
+use super::synthetic::synthetic_etag;
 use crate::clock::{self, Millis};
-
-/// Where the bytes are.
-#[derive(Clone, Debug)]
-pub enum Content {
-    Memory(Bytes),
-    /// A file below the data directory that is never changed, only unlinked.
-    File {
-        path: Arc<PathBuf>,
-        size: u64,
-    },
-    Synthetic {
-        seed: u64,
-        size: u64,
-    },
-}
-
-impl Content {
-    pub fn size(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::File { size, .. } | Self::Synthetic { size, .. } => *size,
-        }
-    }
-
-    /// Reads a range that must lie inside. Blocking, for `File`.
-    pub fn read(&self, offset: u64, len: usize) -> std::io::Result<Bytes> {
-        match self {
-            Self::Memory(bytes) => {
-                let start = usize::try_from(offset).map_err(std::io::Error::other)?;
-                Ok(bytes.slice(start..start + len))
-            }
-            Self::Synthetic { seed, .. } => Ok(synthetic_bytes(*seed, offset, len)),
-            Self::File { path, .. } => {
-                use std::os::unix::fs::FileExt as _;
-                let mut buffer = vec![0; len];
-                std::fs::File::open(path.as_path())?.read_exact_at(&mut buffer, offset)?;
-                Ok(Bytes::from(buffer))
-            }
-        }
-    }
-}
 
 /// User metadata, names in lower case.
 pub type Metadata = BTreeMap<String, String>;
@@ -58,7 +18,7 @@ pub type Metadata = BTreeMap<String, String>;
 #[derive(Clone, Debug)]
 pub struct Object {
     pub content: Content,
-    pub etag: [u8; 16],
+    pub etag: Etag,
     /// Absent after a REPLACE copy without one.
     pub content_type: Option<Arc<str>>,
     pub cache_control: Option<Arc<str>>,
@@ -73,7 +33,7 @@ pub struct Object {
 
 impl Object {
     /// An object as PUT stores it without any header.
-    pub fn new(content: Content, etag: [u8; 16]) -> Self {
+    pub fn new(content: Content, etag: Etag) -> Self {
         let now = clock::now();
         Self {
             content,
@@ -89,12 +49,12 @@ impl Object {
     }
 
     pub fn from_bytes(bytes: Bytes) -> Self {
-        let etag = Md5::digest(&bytes).into();
+        let etag = Etag::plain(Md5::digest(&bytes).into());
         Self::new(Content::Memory(bytes), etag)
     }
 
     pub fn synthetic(size: u64, seed: u64) -> Self {
-        Self::new(Content::Synthetic { seed, size }, synthetic_etag(seed, size))
+        Self::new(Content::Synthetic { seed, offset: 0, size }, Etag::plain(synthetic_etag(seed, size)))
     }
 
     pub fn size(&self) -> u64 {
@@ -103,7 +63,7 @@ impl Object {
 
     /// The `ETag` as headers and listings show it, quotes included.
     pub fn quoted_etag(&self) -> String {
-        format!("\"{}\"", hex::encode(self.etag))
+        self.etag.quoted()
     }
 }
 

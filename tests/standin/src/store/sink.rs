@@ -1,43 +1,44 @@
-//! Receives a body piece by piece and becomes the content of a version: in memory, or in a temporary
-//! file below the data directory. Dropped unfinished, it leaves nothing.
+//! Receives a body piece by piece and becomes a content: in memory, or in a temporary file below the data
+//! directory. Dropped unfinished, it leaves nothing.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use md5::{Digest as _, Md5};
 
 use super::Store;
-use super::object::{Content, Object};
+use super::content::{Content, FileRef};
+use super::etag;
 use crate::error::S3Result;
 
-/// Most that is reserved on the word of a Content-Length.
-const MAX_RESERVE: u64 = 64 * 1024 * 1024;
+/// Memory is taken in blocks of this size, so that a large body is never moved when it grows.
+const BLOCK: usize = 8 * 1024 * 1024;
 
 /// A body on its way in.
 pub struct Sink {
-    md5: Md5,
+    /// Absent where `ETag`s are to cost nothing.
+    md5: Option<Md5>,
     size: u64,
     to: Target,
 }
 
 enum Target {
-    Memory(BytesMut),
-    Disk { path: PathBuf, file: File, armed: bool },
+    Memory { full: Vec<Content>, block: BytesMut },
+    Disk { path: Arc<FileRef>, file: File },
 }
 
 impl Sink {
     pub fn new(store: &Store, expected: u64) -> S3Result<Self> {
         let to = if let Some(disk) = store.disk() {
             let (path, file) = disk.temporary()?;
-            Target::Disk { path, file, armed: true }
+            Target::Disk { path: FileRef::temporary(path), file }
         } else {
-            let reserve = usize::try_from(expected.min(MAX_RESERVE)).unwrap_or(0);
-            Target::Memory(BytesMut::with_capacity(reserve))
+            let first = usize::try_from(expected).unwrap_or(BLOCK).min(BLOCK);
+            Target::Memory { full: Vec::new(), block: BytesMut::with_capacity(first) }
         };
-        Ok(Self { md5: Md5::new(), size: 0, to })
+        Ok(Self { md5: store.hashes().then(Md5::new), size: 0, to })
     }
 
     pub fn size(&self) -> u64 {
@@ -46,34 +47,43 @@ impl Sink {
 
     /// Blocks for the time of a buffered write.
     pub fn write(&mut self, piece: &Bytes) -> S3Result<()> {
-        self.md5.update(piece);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(piece);
+        }
         self.size += piece.len() as u64;
         match &mut self.to {
-            Target::Memory(buffer) => buffer.extend_from_slice(piece),
+            Target::Memory { full, block } => append(full, block, piece),
             Target::Disk { file, .. } => file.write_all(piece)?,
         }
         Ok(())
     }
 
-    /// The finished version, not yet committed.
-    pub fn finish(mut self) -> Object {
-        let etag = std::mem::take(&mut self.md5).finalize().into();
-        let content = match &mut self.to {
-            Target::Memory(buffer) => Content::Memory(std::mem::take(buffer).freeze()),
-            Target::Disk { path, armed, .. } => {
-                *armed = false;
-                Content::File { path: Arc::new(path.clone()), size: self.size }
+    /// The finished content and its tag.
+    pub fn finish(self) -> (Content, [u8; 16]) {
+        let tag = self.md5.map_or_else(etag::unique, |md5| md5.finalize().into());
+        let content = match self.to {
+            Target::Memory { mut full, block } => {
+                full.push(Content::Memory(block.freeze()));
+                Content::join(full)
             }
+            Target::Disk { path, .. } => Content::File { file: path, offset: 0, size: self.size },
         };
-        Object::new(content, etag)
+        (content, tag)
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Self::Disk { path, armed: true, .. } = self {
-            // A leftover is removed at the next start.
-            let _ = std::fs::remove_file(path);
+fn append(full: &mut Vec<Content>, block: &mut BytesMut, mut piece: &[u8]) {
+    while !piece.is_empty() {
+        // A body longer than announced goes on in whole blocks; short ones grow as vectors do.
+        let room =
+            if block.capacity() >= BLOCK { block.capacity() - block.len() } else { BLOCK - block.len() };
+        if room == 0 {
+            let done = std::mem::replace(block, BytesMut::with_capacity(BLOCK));
+            full.push(Content::Memory(done.freeze()));
+            continue;
         }
+        let (head, tail) = piece.split_at(room.min(piece.len()));
+        block.extend_from_slice(head);
+        piece = tail;
     }
 }

@@ -1,12 +1,10 @@
 //! Faults, switches and the request log.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, standin};
+use crate::common::{Client, standin};
 use supafs_standin::{Action, Fault, fill_synthetic, synthetic_bytes};
 
 const MILLIS_200: Duration = Duration::from_millis(200);

@@ -1,10 +1,8 @@
 //! Who is let in, and with which words the others are turned away.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, other_credentials, standin};
+use crate::common::{Client, other_credentials, standin};
 use serde_json::json;
 use supafs_standin::{ALICE, Policy, mint_jwt};
 

@@ -1,13 +1,11 @@
 //! The program: variables, demo data, manifest, tokens, signals.
 
-mod common;
-
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Client;
+use crate::common::Client;
 use sha2::{Digest as _, Sha256};
 
 #[test]
@@ -73,7 +71,7 @@ fn mints_tokens() {
         .unwrap();
     let token = String::from_utf8(output.stdout).unwrap();
     assert_eq!(token.trim().split('.').count(), 3);
-    let standin = common::standin();
+    let standin = crate::common::standin();
     let refusal = Client::user(&standin, token.trim()).get("/b?list-type=2").refusal();
     assert_eq!(refusal.2, "\"exp\" claim timestamp check failed");
 }

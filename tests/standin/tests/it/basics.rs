@@ -1,8 +1,6 @@
 //! Objects and buckets over HTTP: what a PUT stores, what HEAD and GET say of it, names, misrouting.
 
-mod common;
-
-use common::{Client, standin};
+use crate::common::{Client, standin};
 
 #[test]
 fn put_head_get_delete_show_one_object() {

@@ -1,11 +1,9 @@
 //! Listings: order, paging, the keys that delimiter listings lose (with the numbers observed on the real
 //! server), the workaround for it, and the server once it is fixed.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{Client, standin};
+use crate::common::{Client, standin};
 use supafs_standin::Standin;
 
 fn fill(standin: &Standin, keys: impl IntoIterator<Item = impl AsRef<str>>) -> usize {

@@ -1,10 +1,8 @@
 //! The matrix of Row Level Security: which policies an operation needs, and what the others answer.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, standin};
+use crate::common::{Client, standin};
 use serde_json::json;
 use supafs_standin::{ALICE, BOB, Command, Policy, Predicate, Standin};
 

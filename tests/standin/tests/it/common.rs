@@ -1,8 +1,6 @@
 //! A small signing HTTP client of the tests' own: it shares no code with the stand-in, so that a mistake
 //! in one is not repeated in the other.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -103,10 +101,17 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(head.as_bytes())?;
         // A refusal may arrive, and the connection go, before all of a body is sent.
-        let _ = stream.write_all(body);
+        let sent = stream.write_all(body);
         let mut raw = Vec::new();
         let read = stream.read_to_end(&mut raw);
-        parse(&raw, method).ok_or_else(|| read.err().unwrap_or_else(|| std::io::Error::other("cut short")))
+        // A reset is told once, to whichever of the two comes first.
+        let failure = || sent.err().or(read.err()).unwrap_or_else(|| std::io::Error::other("cut short"));
+        parse(&raw, method).ok_or_else(failure)
+    }
+
+    /// The head of a request whose body the test sends itself.
+    pub fn head_for(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> String {
+        self.head(method, target, headers, 0)
     }
 
     fn head(&self, method: &str, target: &str, headers: &[(&str, &str)], length: usize) -> String {
@@ -224,6 +229,30 @@ impl Client {
     }
 }
 
+/// Sends a request that is not S3's. `path` is the whole path.
+pub fn json_request(
+    standin: &Standin,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if method == "POST" && !headers.iter().any(|(name, _)| *name == "content-type") {
+        head.push_str("content-type: application/json\r\n");
+    }
+    let _ = write!(head, "content-length: {}\r\n\r\n{body}", body.len());
+    let mut stream = TcpStream::connect(("127.0.0.1", standin.port()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(head.as_bytes())?;
+    let mut raw = Vec::new();
+    let read = stream.read_to_end(&mut raw);
+    parse(&raw, method).ok_or_else(|| read.err().unwrap_or_else(|| std::io::Error::other("cut short")))
+}
+
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any key");
     mac.update(text.as_bytes());
@@ -267,7 +296,12 @@ fn parse(raw: &[u8], method: &str) -> Option<Answer> {
 
 /// A stand-in with one bucket `b` and the defaults.
 pub fn standin() -> Standin {
-    let standin = Standin::start(Config::default()).expect("starts");
+    standin_with(Config::default())
+}
+
+/// A stand-in with one bucket `b`.
+pub fn standin_with(config: Config) -> Standin {
+    let standin = Standin::start(config).expect("starts");
     standin.create_bucket("b");
     standin
 }

@@ -1,0 +1,163 @@
+//! Removals behind the caller's back (`--write-back`): the name is gone at once, the object a moment later, on record
+//! in between. One that a policy refuses brings the name back.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::inode::ROOT;
+use super::save::Writer;
+use super::{Fs, FsError, Invalidation};
+use crate::meta::{Entry, FileVersion, Kind};
+use crate::name;
+use crate::store::{ObjectHeaders, Section, StoreError};
+use crate::writeback::{Draft, Note, Record, RecordState, Removal, Watcher};
+
+impl Fs {
+    /// Deletes an object: now, or behind the caller's back. `version` is what it holds, where that is known.
+    pub(super) async fn delete_object(
+        &self,
+        prefix: &str,
+        name: &[u8],
+        component: &str,
+        version: Option<&FileVersion>,
+    ) -> Result<(), FsError> {
+        let writer = self.writer()?;
+        let key = format!("{prefix}{component}");
+        if !writer.options.write_back {
+            return Ok(self.store.delete(&key).await?);
+        }
+        let mut record = Record::new(writer.spool.owner());
+        record.state = RecordState::Removed;
+        record.key = key;
+        record.expected = version
+            .filter(|version| version.etag != crate::etag::ETag::none())
+            .map(|version| (version.etag.to_string(), version.size));
+        record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
+        record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
+        let note = writer.spool.note(record)?;
+        writer.removals.push(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false });
+        Ok(())
+    }
+
+    /// Goes on with what an earlier mount left in the spool: shown as it will be, and on its way.
+    pub fn resume(&self, drafts: Vec<Arc<Draft>>, removals: Vec<Note>) {
+        let Ok(writer) = self.writer() else { return };
+        for draft in drafts {
+            let key = draft.state().key.clone().unwrap_or_default();
+            let ino = self.settle_in(&key, &draft);
+            self.enqueue(ino, &draft);
+        }
+        for note in removals {
+            let (prefix, component) = split(&note.record.key);
+            let shown = name::from_component(component).into_owned();
+            if component != name::PLACEHOLDER {
+                self.meta.changed(prefix, &shown, None, true);
+            }
+            let (prefix, name) = (prefix.to_owned(), shown.into());
+            writer.removals.push(Removal { prefix, name, note, is_recovered: true });
+        }
+    }
+
+    /// Gives a draft that was left in the spool its place in the tree. The number 0 stands for none.
+    fn settle_in(&self, key: &str, draft: &Arc<Draft>) -> u64 {
+        let (prefix, component) = split(key);
+        let is_link = component.ends_with(name::LINK_SUFFIX);
+        if component.is_empty() || component == name::PLACEHOLDER || is_link {
+            return 0;
+        }
+        let entry = |component: &str, kind| {
+            let name = name::from_component(component).into_owned();
+            let component = (component.as_bytes() != name).then(|| component.into());
+            Entry { name: name.into(), component, kind }
+        };
+        let modified_ms = crate::writeback::nanos_now() / 1_000_000;
+        let version = FileVersion { etag: crate::etag::ETag::none(), size: draft.state().size, modified_ms };
+        let file = entry(component, Kind::File(version));
+        let mut inodes = self.inodes.lock();
+        let mut parent = ROOT;
+        for folder in prefix.split_terminator('/') {
+            parent = inodes.upsert(parent, &entry(folder, Kind::Directory));
+        }
+        let ino = inodes.upsert(parent, &file);
+        let Some(inode) = inodes.get_mut(ino).filter(|inode| inode.draft().is_none()) else { return 0 };
+        inode.extra_mut().draft = Some(Arc::clone(draft));
+        drop(inodes);
+        self.meta.changed(prefix, &file.name, Some(file.clone()), true);
+        ino
+    }
+
+    /// Puts a placeholder, without waiting for removals: for those who run them.
+    pub(super) async fn put_placeholder_now(
+        &self,
+        prefix: &str,
+        headers: &ObjectHeaders,
+    ) -> Result<(), FsError> {
+        let writer = self.writer()?;
+        let section = Section { file: Arc::clone(writer.spool.nothing()), range: 0..0 };
+        self.store.put(&format!("{prefix}{}", name::PLACEHOLDER), headers, &section).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Watcher for Fs {
+    fn removed(&self, removal: &Removal, refused: Option<&StoreError>) {
+        let is_folder = *removal.name == *name::PLACEHOLDER.as_bytes();
+        // A placeholder stands for the folder that it keeps.
+        let (prefix, name) = match removal.prefix.strip_suffix('/') {
+            Some(folder) if is_folder => {
+                let (prefix, component) = split(folder);
+                (prefix, name::from_component(component).into_owned().into_boxed_slice())
+            }
+            _ => (removal.prefix.as_str(), removal.name.clone()),
+        };
+        if self.meta.change(prefix, &name) != Some(None) {
+            // Something else has the name by now.
+            return;
+        }
+        let Some(error) = refused else { return self.meta.changed(prefix, &name, None, false) };
+        tracing::error!(key = removal.key(), %error, "the server refused to delete it; it is shown again");
+        self.meta.unchanged(prefix, &name);
+        self.meta.invalidate(prefix);
+        let mut inodes = self.inodes.lock();
+        let parent = inodes.find(prefix);
+        if let Some(parent) = parent.and_then(|ino| inodes.get_mut(ino)) {
+            parent.extra_mut().last_error = Some(error.message.as_str().into());
+        }
+        drop(inodes);
+        if let Some(parent) = parent {
+            self.invalidate(Invalidation::Name { parent, name });
+        }
+    }
+
+    async fn keep(&self, prefix: &str) {
+        // What is removed by the same batch counts as gone already.
+        match self.holds_others(prefix, b"").await {
+            Ok(false) if !self.meta.has_placeholder(prefix) => {}
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(prefix, %error, "an empty folder is not kept"),
+        }
+        // A folder that was removed itself is not to come back.
+        let (above, component) = split(prefix.trim_end_matches('/'));
+        if self.meta.change(above, &name::from_component(component)) == Some(None) {
+            return;
+        }
+        match self.put_placeholder_now(prefix, &ObjectHeaders::default()).await {
+            Ok(()) => self.meta.kept(prefix),
+            Err(error) => tracing::debug!(prefix, %error, "an empty folder is not kept"),
+        }
+    }
+}
+
+/// A key's prefix, with its slash, and its last component.
+fn split(key: &str) -> (&str, &str) {
+    key.split_at(key.rfind('/').map_or(0, |at| at + 1))
+}
+
+impl Writer {
+    /// What is left behind when a mount ends before the server has answered.
+    pub(super) fn staged(&self) -> usize {
+        self.queue.len() + self.removals.len()
+    }
+}

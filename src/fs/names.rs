@@ -1,0 +1,345 @@
+//! Making and removing names: mkdir, rmdir, unlink, symlink.
+//!
+//! A folder is kept by a placeholder, as Supabase's dashboard keeps it: `mkdir` writes one, and the last entry that
+//! leaves a folder leaves one behind. It goes with the folder.
+
+use std::sync::Arc;
+
+use super::write::Creation;
+use super::{Attributes, ErrorKind, Fs, FsError};
+use crate::meta::{Entry, Kind};
+use crate::name;
+use crate::store::{ListRequest, ObjectHeaders, StoreErrorKind};
+use crate::writeback::{Draft, State, UploadError, nanos_now};
+
+/// What became of a file's content before its object goes.
+pub(super) struct Kept {
+    /// The bucket may hold an object of the key.
+    pub is_stored: bool,
+    /// The file's draft, and the key that was taken from it.
+    draft: Option<(Arc<Draft>, String)>,
+}
+
+impl Kept {
+    /// The object stays after all.
+    pub fn give_back(self) {
+        if let Some((draft, key)) = self.draft {
+            draft.state().key = Some(key);
+        }
+    }
+}
+
+impl Fs {
+    /// Makes a directory; the kernel then holds its inode.
+    ///
+    /// # Errors
+    /// `Exists`, `Access` where a policy forbids it.
+    pub async fn mkdir(&self, parent: u64, name: &[u8], creation: Creation) -> Result<Attributes, FsError> {
+        let component = self.new_component(name)?;
+        let prefix = self.prefix(parent)?;
+        self.may_create(&prefix)?;
+        if self.meta.lookup(&prefix, name).await?.entry.is_some() {
+            return Err(ErrorKind::Exists.into());
+        }
+        let key = format!("{prefix}{component}/");
+        let attrs = self.attrs_of_new(creation, true);
+        let mut headers = ObjectHeaders::default();
+        crate::attrs::Attrs { mtime: None, ..attrs }.write_to(&mut headers.metadata, true);
+        self.put_placeholder(&key, &headers).await?;
+        self.known.set_directory(&key, crate::attrs::Attrs { mtime: None, ..attrs });
+        let component = (component.as_bytes() != name).then(|| component.into());
+        let entry = Entry { name: name.into(), component, kind: Kind::Directory };
+        self.meta.changed(&prefix, name, Some(entry.clone()), false);
+        self.meta.made(&key);
+        let mut inodes = self.inodes.lock();
+        let ino = inodes.upsert(parent, &entry);
+        inodes.remember(ino);
+        if let Some(inode) = inodes.get_mut(ino) {
+            inode.extra_mut().attrs = attrs;
+            inode.extra_mut().ctime = attrs.mtime;
+        }
+        self.changed_directory(&mut inodes, parent);
+        let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
+        Ok(self.attributes(ino, inode))
+    }
+
+    /// Makes an empty file without opening it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and why it is not in the bucket.
+    pub async fn mknod(&self, parent: u64, name: &[u8], creation: Creation) -> Result<Attributes, FsError> {
+        let (attributes, opened) = self.create(parent, name, creation, true, false).await?;
+        let ino = attributes.ino;
+        let saved = self.flush(opened.handle).await;
+        self.release(ino, opened.handle);
+        if let Err(error) = saved {
+            self.forget(ino, 1);
+            return Err(error);
+        }
+        self.attributes_of(ino)
+    }
+
+    /// # Errors
+    /// `NotEmpty`, `NotDirectory`, `Access`.
+    pub async fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        self.writer()?;
+        let prefix = self.prefix(parent)?;
+        let entry = self.meta.lookup(&prefix, name).await?.entry.ok_or(ErrorKind::NotFound)?;
+        if !matches!(entry.kind, Kind::Directory) {
+            return Err(ErrorKind::NotDirectory.into());
+        }
+        self.may_create(&prefix)?;
+        let key = format!("{prefix}{}/", entry.component());
+        if self.holds_others(&key, b"").await? {
+            return Err(ErrorKind::NotEmpty.into());
+        }
+        self.keep_folder(&prefix, name).await?;
+        // A folder that another client made is an object of the folder's own key.
+        if self.meta.has_marker(&key) {
+            self.store.delete(&key).await?;
+        }
+        self.delete_object(&key, name::PLACEHOLDER.as_bytes(), name::PLACEHOLDER, None).await?;
+        self.meta.forget_below(&key);
+        self.known.forget(&key);
+        let writes_back = self.writer()?.options.write_back;
+        self.removed_name(parent, &prefix, name, writes_back);
+        Ok(())
+    }
+
+    /// # Errors
+    /// `IsDirectory`, `Access` where a policy forbids it.
+    pub async fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        self.writer()?;
+        let prefix = self.prefix(parent)?;
+        let entry = self.meta.lookup(&prefix, name).await?.entry.ok_or(ErrorKind::NotFound)?;
+        if matches!(entry.kind, Kind::Directory) {
+            return Err(ErrorKind::IsDirectory.into());
+        }
+        let key = format!("{prefix}{}", entry.component());
+        let ino = self.inodes.lock().named(parent, name);
+        let writes_back = self.writer()?.options.write_back;
+        if !writes_back {
+            self.keep_folder(&prefix, name).await?;
+        }
+        let kept = self.keep_content(ino).await?;
+        if kept.is_stored {
+            let deleted = self.delete_object(&prefix, name, entry.component(), entry.version()).await;
+            if let Err(error) = deleted {
+                kept.give_back();
+                return Err(error);
+            }
+        }
+        self.orphan(ino);
+        self.known.forget(&key);
+        self.removed_name(parent, &prefix, name, writes_back && kept.is_stored);
+        Ok(())
+    }
+
+    /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.
+    pub(super) async fn keep_content(&self, ino: Option<u64>) -> Result<Kept, FsError> {
+        let stored = Kept { is_stored: true, draft: None };
+        let Some(ino) = ino else { return Ok(stored) };
+        let (is_open, draft) = {
+            let inodes = self.inodes.lock();
+            let inode = inodes.get(ino);
+            (inode.is_some_and(|inode| inode.opens() > 0), inode.and_then(|inode| inode.draft().cloned()))
+        };
+        let draft = match draft {
+            None if !is_open => return Ok(stored),
+            None => self.draft_of(ino)?,
+            Some(draft) => draft,
+        };
+        if is_open {
+            match self.writer()?.uploader.fill_all(&draft).await {
+                Ok(()) => {}
+                // Later reads of what is missing give ESTALE.
+                Err(UploadError::Conflict(_)) => {}
+                Err(UploadError::Io(error)) => {
+                    tracing::warn!(%error, "an open file that is removed does not fit into the spool; what was not read yet is lost to its readers");
+                }
+                Err(UploadError::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
+                Err(UploadError::Store(error)) => return Err(error.into()),
+            }
+        }
+        // An upload that is under way ends first, and no other begins.
+        let _changing = draft.changing().await;
+        let mut state = draft.state();
+        // After an error nobody knows.
+        let is_stored = state.expected.is_some() || state.error.is_some();
+        let key = state.key.take();
+        drop(state);
+        Ok(Kept { is_stored, draft: key.map(|key| (Arc::clone(&draft), key)) })
+    }
+
+    /// The name of a file is gone: what was not saved is wanted by its open descriptors only.
+    pub(super) fn orphan(&self, ino: Option<u64>) {
+        let Some(ino) = ino else { return };
+        let draft = self.inodes.lock().get(ino).and_then(|inode| inode.draft().cloned());
+        let Some(draft) = draft else { return };
+        draft.state().key = None;
+        if let Err(error) = draft.save(|_| {}) {
+            tracing::debug!(%error, "a removed file is still on record in the spool");
+        }
+        let is_open = self.inodes.lock().get(ino).is_some_and(|inode| inode.opens() > 0);
+        if !is_open {
+            self.drop_draft(ino, &draft);
+        }
+    }
+
+    pub(super) fn removed_name(&self, parent: u64, prefix: &str, name: &[u8], is_queued: bool) {
+        self.meta.changed(prefix, name, None, is_queued);
+        let mut inodes = self.inodes.lock();
+        if let Some(ino) = inodes.named(parent, name) {
+            if let Some(inode) = inodes.get_mut(ino)
+                && inode.opens() > 0
+            {
+                inode.extra_mut().ctime = Some(nanos_now());
+            }
+            inodes.remove(ino);
+        }
+        self.changed_directory(&mut inodes, parent);
+    }
+
+    /// Whether a folder holds anything but `name` and its placeholder.
+    pub(super) async fn holds_others(&self, prefix: &str, name: &[u8]) -> Result<bool, FsError> {
+        if let Some(known) = self.meta.holds_others(prefix, name) {
+            return Ok(known);
+        }
+        let page = self
+            .store
+            .list(&ListRequest { prefix: prefix.to_owned(), fold: true, after: None, limit: 4 })
+            .await?;
+        let component = name::to_component(name).unwrap_or_default();
+        let changes = self.meta.changes(prefix);
+        let is_gone = |found: &str| {
+            let shown = name::from_component(found);
+            found.is_empty()
+                || found == name::PLACEHOLDER
+                || found == component
+                || changes.iter().any(|(name, entry)| **name == *shown && entry.is_none())
+        };
+        let objects = page.objects.iter().map(|object| &object.key[prefix.len()..]);
+        let folders = page.prefixes.iter().map(|folder| &folder[prefix.len()..folder.len() - 1]);
+        if objects.chain(folders).any(|found| !is_gone(found)) {
+            return Ok(true);
+        }
+        if page.next.is_none() {
+            return Ok(false);
+        }
+        // Few in number and all of them gone or hidden: only the whole listing tells.
+        self.meta.complete(prefix).await?;
+        Ok(self.meta.holds_others(prefix, name).unwrap_or(true))
+    }
+
+    /// Before the last entry leaves a folder: the folder stays.
+    pub(super) async fn keep_folder(&self, prefix: &str, name: &[u8]) -> Result<(), FsError> {
+        if !self.can_be_kept(prefix) || self.meta.has_placeholder(prefix) {
+            return Ok(());
+        }
+        if self.holds_others(prefix, name).await? {
+            return Ok(());
+        }
+        match self.put_placeholder(prefix, &ObjectHeaders::default()).await {
+            Ok(()) => self.meta.kept(prefix),
+            // Where a policy forbids it, the folder goes with its last file.
+            Err(error) => tracing::debug!(prefix, %error, "an empty folder is not kept"),
+        }
+        Ok(())
+    }
+
+    /// Whether a folder stands by what it holds: not the root of the mount or of a bucket.
+    pub(super) fn can_be_kept(&self, prefix: &str) -> bool {
+        !(prefix.is_empty() || self.store.is_listed_only(prefix) || self.is_bucket_root(prefix))
+    }
+
+    /// The root of a bucket in `mount --all`.
+    fn is_bucket_root(&self, prefix: &str) -> bool {
+        self.store.is_listed_only("") && prefix.find('/') == Some(prefix.len() - 1)
+    }
+
+    /// Makes a symbolic link, as rclone keeps it: an object `<name>.rclonelink` that holds the target.
+    ///
+    /// # Errors
+    /// `Exists`, and why it is not in the bucket.
+    pub async fn symlink(
+        &self,
+        parent: u64,
+        name: &[u8],
+        target: &[u8],
+        creation: Creation,
+    ) -> Result<Attributes, FsError> {
+        let component = self.new_component(name)?;
+        let prefix = self.prefix(parent)?;
+        self.may_create(&prefix)?;
+        if self.meta.lookup(&prefix, name).await?.entry.is_some() {
+            return Err(ErrorKind::Exists.into());
+        }
+        let component = format!("{component}{}", name::LINK_SUFFIX);
+        if component.len() > name::MAX_LEN {
+            return Err(ErrorKind::NameTooLong.into());
+        }
+        let writer = self.writer()?;
+        let attrs = crate::attrs::Attrs { mode: None, ..self.attrs_of_new(creation, false) };
+        let mut state = State::on(&format!("{prefix}{component}"), None, attrs);
+        state.changes.content_type = Some("text/plain".to_owned());
+        let draft = Draft::new(&writer.spool, state)?;
+        draft.write(0, target)?;
+        let uploaded = writer.uploader.upload(&draft).await;
+        draft.discard();
+        let uploaded = match uploaded {
+            Ok(Some(uploaded)) => uploaded,
+            Ok(None) => return Err(ErrorKind::Io.into()),
+            Err(UploadError::Store(error)) => return Err(error.into()),
+            Err(UploadError::Io(error)) => return Err(error.into()),
+            Err(UploadError::Conflict(_)) => return Err(ErrorKind::Exists.into()),
+        };
+        let version = crate::meta::FileVersion {
+            etag: uploaded.etag.clone(),
+            size: uploaded.size,
+            modified_ms: nanos_now() / 1_000_000,
+        };
+        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
+        let entry = Entry { name: name.into(), component: Some(component.into()), kind: Kind::Link(version) };
+        self.meta.changed(&prefix, name, Some(entry.clone()), false);
+        let mut inodes = self.inodes.lock();
+        let ino = inodes.upsert(parent, &entry);
+        inodes.remember(ino);
+        if let Some(inode) = inodes.get_mut(ino) {
+            if let Some(file) = inode.file_mut() {
+                file.is_listed = false;
+            }
+            inode.extra_mut().attrs = attrs;
+        }
+        self.changed_directory(&mut inodes, parent);
+        let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
+        Ok(self.attributes(ino, inode))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `Invalid` for anything else, or why it cannot be read.
+    pub async fn readlink(&self, ino: u64) -> Result<Vec<u8>, FsError> {
+        const LONGEST: u64 = 4096;
+        let object = {
+            let inodes = self.inodes.lock();
+            let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
+            let file = inode.file().filter(|file| file.is_link).ok_or(ErrorKind::Invalid)?;
+            let key = inodes.key(ino).ok_or(ErrorKind::Stale)?;
+            crate::data::ObjectId::new(
+                &key,
+                file.version.etag.clone(),
+                file.version.size,
+                file.version.modified_ms,
+            )
+        };
+        if object.size == 0 || object.size > LONGEST {
+            return Err(ErrorKind::Invalid.into());
+        }
+        let len = u32::try_from(object.size).unwrap_or(0);
+        let reader = crate::data::Reader::new(object, self.fetcher.clone());
+        let target = reader.read(0, len).await.map_err(super::write::read_error)?;
+        // rclone writes the bytes alone; a line ending that somebody's editor left is not part of a path.
+        Ok(target.strip_suffix(b"\n").unwrap_or(&target).to_vec())
+    }
+}

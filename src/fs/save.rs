@@ -1,0 +1,344 @@
+//! From drafts to the bucket: what close and fsync do, what becomes of a draft when its last user is gone, and what
+//! follows from an upload, a refusal, or somebody else's change.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{ErrorKind, Fs, FsError};
+use crate::attrs::Attrs;
+use crate::config::{OnConflict, Writing};
+use crate::meta::{Entry, FileVersion, Kind};
+use crate::store::{ObjectHead, ObjectHeaders, ObjectStore};
+use crate::writeback::{
+    Draft, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final, nanos_now,
+};
+
+/// What a mount that may write has.
+pub(super) struct Writer {
+    pub spool: Arc<Spool>,
+    pub uploader: Uploader,
+    pub queue: Queue,
+    /// What `--write-back` deletes behind the caller's back.
+    pub removals: Removals,
+    pub options: Writing,
+}
+
+impl Writer {
+    pub fn new(store: &Arc<dyn ObjectStore>, spool: Arc<Spool>, options: Writing) -> Self {
+        let cache_control = options.cache_control.clone();
+        let defaults = move |key: &str| ObjectHeaders {
+            content_type: content_type(key),
+            cache_control: cache_control.clone(),
+            ..ObjectHeaders::default()
+        };
+        let overwrites = options.on_conflict == OnConflict::Overwrite;
+        // Without --write-back only attributes are queued, for a moment, so that several become one change.
+        let delay = if options.write_back { options.delay } else { options.delay.min(SETTLE) };
+        let removals = Removals::new(Arc::clone(store), delay);
+        let store = Arc::clone(store);
+        Self {
+            uploader: Uploader::new(store, options.part_size, overwrites, Arc::new(defaults), removals.clone()),
+            queue: Queue::new(delay),
+            removals,
+            spool,
+            options,
+        }
+    }
+}
+
+/// How long attributes wait for others that are set with them.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// The Content-Type that follows from a name.
+pub(super) fn content_type(key: &str) -> Option<String> {
+    mime_guess::from_path(key).first_raw().map(ToOwned::to_owned)
+}
+
+/// A draft in the queue.
+struct Save {
+    fs: Arc<Fs>,
+    ino: u64,
+    draft: Arc<Draft>,
+}
+
+#[async_trait]
+impl Job for Save {
+    async fn attempt(&self) -> Outcome {
+        match self.fs.upload_draft(self.ino, &self.draft).await {
+            Ok(()) => {
+                let state = self.draft.state();
+                if state.is_clean() || state.key.is_none() { Outcome::Done } else { Outcome::Changed }
+            }
+            Err(error) if error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind)) => Outcome::Retry,
+            Err(_) => Outcome::Failed,
+        }
+    }
+
+    fn ended(&self, failed: bool) {
+        let is_open = self.fs.inodes.lock().get(self.ino).is_some_and(|inode| inode.opens() > 0);
+        if is_open {
+            return;
+        }
+        if failed {
+            self.fs.park(self.ino, &self.draft);
+        } else {
+            self.fs.drop_draft(self.ino, &self.draft);
+        }
+    }
+}
+
+impl Fs {
+    /// A descriptor of the file is closed.
+    ///
+    /// # Errors
+    /// Why what was written is not in the bucket.
+    pub async fn flush(&self, handle: u64) -> Result<(), FsError> {
+        let Some(file) = self.handles.file(handle) else { return Ok(()) };
+        if !file.is_writable {
+            return Ok(());
+        }
+        self.save(file.ino).await
+    }
+
+    /// # Errors
+    /// Why what was written is not in the bucket.
+    pub async fn fsync(&self, handle: u64) -> Result<(), FsError> {
+        let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
+        let writer = self.writer()?;
+        if writer.options.write_back && writer.options.fsync_local {
+            self.save(file.ino).await
+        } else {
+            self.upload(file.ino).await
+        }
+    }
+
+    /// Brings a file's changes to safety: into the bucket, or into the queue.
+    pub(super) async fn save(&self, ino: u64) -> Result<(), FsError> {
+        if !self.writer()?.options.write_back {
+            return self.upload(ino).await;
+        }
+        let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
+        {
+            let _changing = draft.changing().await;
+            draft.commit()?;
+        }
+        self.enqueue(ino, &draft);
+        Ok(())
+    }
+
+    fn dirty_draft(&self, ino: u64) -> Option<Arc<Draft>> {
+        let inodes = self.inodes.lock();
+        let draft = inodes.get(ino)?.draft()?;
+        let state = draft.state();
+        (!state.is_clean() && state.key.is_some()).then(|| Arc::clone(draft))
+    }
+
+    /// Uploads a file's changes, and waits for it.
+    pub(super) async fn upload(&self, ino: u64) -> Result<(), FsError> {
+        let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
+        self.upload_draft(ino, &draft).await
+    }
+
+    pub(super) async fn upload_draft(&self, ino: u64, draft: &Arc<Draft>) -> Result<(), FsError> {
+        let writer = self.writer()?;
+        let error = match writer.uploader.upload(draft).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(uploaded)) => {
+                self.uploaded(ino, draft, &uploaded);
+                return Ok(());
+            }
+            Err(UploadError::Conflict(head)) => return self.conflict(ino, draft, &head).await,
+            Err(UploadError::Store(error)) => FsError::from(error),
+            Err(UploadError::Io(error)) => error.into(),
+        };
+        self.refused(ino, draft, &error);
+        Err(error)
+    }
+
+    /// The bucket holds what the draft holds.
+    pub(super) fn uploaded(&self, ino: u64, draft: &Draft, uploaded: &Uploaded) {
+        let modified_ms = nanos_now() / 1_000_000;
+        let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified_ms };
+        let attrs = Attrs::from_metadata(&uploaded.headers.metadata);
+        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
+        let mut inodes = self.inodes.lock();
+        let key = inodes.key(ino);
+        let Some(inode) = inodes.get_mut(ino) else { return };
+        if key.as_deref() != Some(uploaded.key.as_str()) {
+            return;
+        }
+        if let Some(file) = inode.file_mut() {
+            file.version = version.clone();
+            file.is_listed = false;
+            file.handed_out = true;
+        }
+        let extra = inode.extra_mut();
+        extra.attrs = attrs;
+        extra.ctime = Some(extra.ctime.unwrap_or(0).max(modified_ms * 1_000_000));
+        extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
+        extra.last_error = None;
+        draft.state().error = None;
+        let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
+        let component = inode.component().to_owned();
+        let Some(prefix) = inodes.key(parent) else { return };
+        drop(inodes);
+        let component = (component.as_bytes() != &*name).then(|| component.into());
+        let entry = Entry { name: name.clone(), component, kind: Kind::File(version) };
+        self.meta.changed(&prefix, &name, Some(entry), false);
+    }
+
+    /// Notes why an upload failed, where people look for it.
+    fn refused(&self, ino: u64, draft: &Draft, error: &FsError) {
+        let words: Arc<str> =
+            error.cause.as_ref().map_or_else(|| error.to_string(), |cause| cause.message.clone()).into();
+        if let Err(error) = draft.save(|record| record.error = Some(words.to_string())) {
+            tracing::warn!(%error, "cannot note in the spool why an upload failed");
+        }
+        let mut inodes = self.inodes.lock();
+        let Some(inode) = inodes.get_mut(ino) else { return };
+        inode.extra_mut().last_error = Some(Arc::clone(&words));
+        let parent = inode.parent();
+        if let Some(parent) = inodes.get_mut(parent) {
+            parent.extra_mut().last_error = Some(words);
+        }
+    }
+
+    /// Somebody else changed the object: theirs keeps the name.
+    async fn conflict(&self, ino: u64, draft: &Arc<Draft>, head: &ObjectHead) -> Result<(), FsError> {
+        let writer = self.writer()?;
+        self.stats.conflicts.add(1);
+        let key = draft.state().key.clone().unwrap_or_default();
+        if writer.options.on_conflict == OnConflict::Fail {
+            let error = FsError::new(ErrorKind::Stale);
+            tracing::error!(%key, etag = %head.etag, "the object was changed by somebody else; what was written here stays in the spool (--on-conflict fail)");
+            self.refused(ino, draft, &error);
+            return Err(error);
+        }
+        let beside = conflict_key(&key);
+        {
+            let _changing = draft.changing().await;
+            let mut state = draft.state();
+            // What is not here was part of a version that is gone.
+            if state.local.missing(0..state.base_limit) > 0 {
+                drop(state);
+                let error = FsError::new(ErrorKind::Stale);
+                tracing::error!(%key, "the object was changed by somebody else while parts of it were changed here; the changes stay in the spool");
+                self.refused(ino, draft, &error);
+                return Err(error);
+            }
+            state.key = Some(beside.clone());
+            state.expected = None;
+            state.base = None;
+            state.base_limit = 0;
+        }
+        match writer.uploader.upload(draft).await {
+            Ok(_) => {}
+            Err(error) => {
+                let error = match error {
+                    UploadError::Store(error) => FsError::from(error),
+                    UploadError::Io(error) => error.into(),
+                    UploadError::Conflict(_) => ErrorKind::Stale.into(),
+                };
+                self.refused(ino, draft, &error);
+                return Err(error);
+            }
+        }
+        tracing::warn!(%key, copy = %beside, "the object was changed by somebody else; theirs keeps the name, ours lies beside it");
+        self.lost_name(ino);
+        Ok(())
+    }
+
+    /// The name of a file stands for what the server has, from now on.
+    fn lost_name(&self, ino: u64) {
+        let mut inodes = self.inodes.lock();
+        let Some(inode) = inodes.get(ino) else { return };
+        let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
+        inodes.detach(ino);
+        let Some(prefix) = inodes.key(parent) else { return };
+        drop(inodes);
+        self.meta.unchanged(&prefix, &name);
+        self.meta.invalidate(&prefix);
+        self.invalidate(super::Invalidation::Name { parent, name });
+    }
+
+    /// The last user of a file is gone: its draft ends, with what is not in the bucket yet.
+    pub(super) fn end_draft(&self, ino: u64) {
+        let draft = {
+            let inodes = self.inodes.lock();
+            let Some(inode) = inodes.get(ino) else { return };
+            let Some(draft) = inode.draft().filter(|_| inode.opens() == 0) else { return };
+            Arc::clone(draft)
+        };
+        let (is_clean, has_name, error) = {
+            let state = draft.state();
+            (state.is_clean(), state.key.is_some(), state.error.clone())
+        };
+        if is_clean || !has_name {
+            return self.drop_draft(ino, &draft);
+        }
+        let Ok(writer) = self.writer() else { return };
+        if writer.queue.holds(draft.id()) {
+            return;
+        }
+        match error {
+            Some(error) if is_final(error.kind) || !writer.options.write_back => self.park(ino, &draft),
+            // Pages that were written through a mapping come after close.
+            _ => {
+                if let Err(error) = draft.commit() {
+                    tracing::warn!(%error, "a change is not on record until it is uploaded");
+                }
+                self.enqueue(ino, &draft);
+            }
+        }
+    }
+
+    pub(super) fn drop_draft(&self, ino: u64, draft: &Arc<Draft>) {
+        self.inodes.lock().end_draft(ino, draft);
+        draft.discard();
+    }
+
+    /// Leaves in the spool what the bucket does not take; the name shows what the server has.
+    pub(super) fn park(&self, ino: u64, draft: &Arc<Draft>) {
+        let key = draft.state().key.clone().unwrap_or_default();
+        match draft.park() {
+            Ok(()) => {
+                tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`")
+            }
+            Err(error) => tracing::error!(%key, %error, "cannot note in the spool that an upload failed"),
+        }
+        self.lost_name(ino);
+        self.inodes.lock().end_draft(ino, draft);
+    }
+
+    /// Uploads in the background, again and again where that helps.
+    pub(super) fn enqueue(&self, ino: u64, draft: &Arc<Draft>) {
+        let (Ok(writer), Some(fs)) = (self.writer(), self.me.upgrade()) else { return };
+        writer.queue.push(draft.id(), Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
+    }
+
+    /// Waits for everything that is queued.
+    ///
+    /// # Errors
+    /// How many files stay behind in the spool.
+    pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
+        let Ok(writer) = self.writer() else { return Ok(()) };
+        let uploads = writer.queue.drain(until, progress).await;
+        let removals = writer.removals.drain(until).await;
+        if uploads.is_err() || removals.is_err() { Err(writer.staged()) } else { Ok(()) }
+    }
+}
+
+/// Where ours goes when somebody else's keeps the name.
+fn conflict_key(key: &str) -> String {
+    let (folder, file) = key.rsplit_once('/').map_or(("", key), |(folder, file)| (folder, file));
+    let (stem, extension) = match file.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
+        _ => (file, String::new()),
+    };
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let slash = if folder.is_empty() { "" } else { "/" };
+    format!("{folder}{slash}{stem} (conflict {seconds}){extension}")
+}

@@ -1,0 +1,111 @@
+//! Local changes, laid over what the server listed before it knew of them: a writer reads its own writes.
+//!
+//! A change holds until a listing that began after it, or for the time to live; a pinned one, of a file that is not
+//! in the bucket yet, until it is replaced.
+//!
+//! Lock rank: leaf.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::Entry;
+
+/// Changes of one directory before those that have aged are cleared away.
+const SWEEP: usize = 1024;
+
+struct Change {
+    entry: Option<Entry>,
+    at: Instant,
+    pinned: bool,
+}
+
+#[derive(Default)]
+struct Changes {
+    names: HashMap<Box<[u8]>, Change>,
+    sweep_at: usize,
+}
+
+/// See the module.
+pub(super) struct Overlay {
+    directories: Mutex<HashMap<Box<str>, Changes>>,
+    ttl: Duration,
+}
+
+impl Overlay {
+    pub fn new(ttl: Duration) -> Self {
+        Self { directories: Mutex::default(), ttl }
+    }
+
+    /// Notes what a name stands for now; `None`: nothing.
+    pub fn set(&self, prefix: &str, name: &[u8], entry: Option<Entry>, pinned: bool) {
+        let mut directories = self.directories.lock();
+        if directories.len() >= SWEEP && !directories.contains_key(prefix) {
+            directories.retain(|_, changes| {
+                changes.names.retain(|_, change| change.holds(self.ttl));
+                !changes.names.is_empty()
+            });
+        }
+        let changes = directories.entry(prefix.into()).or_default();
+        if changes.names.len() >= changes.sweep_at.max(SWEEP) {
+            changes.names.retain(|_, change| change.holds(self.ttl));
+            changes.sweep_at = 2 * changes.names.len();
+        }
+        changes.names.insert(name.into(), Change { entry, at: Instant::now(), pinned });
+    }
+
+    /// What a name stands for by a local change, and how long that may be believed.
+    pub fn get(&self, prefix: &str, name: &[u8]) -> Option<(Option<Entry>, Duration)> {
+        let directories = self.directories.lock();
+        let change = directories.get(prefix)?.names.get(name)?;
+        change.holds(self.ttl).then(|| {
+            let valid = if change.pinned { self.ttl } else { self.ttl.saturating_sub(change.at.elapsed()) };
+            (change.entry.clone(), valid)
+        })
+    }
+
+    /// All changes of a directory, by name.
+    pub fn all(&self, prefix: &str) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        let directories = self.directories.lock();
+        let Some(changes) = directories.get(prefix) else { return vec![] };
+        let mut all: Vec<_> = changes
+            .names
+            .iter()
+            .filter(|(_, change)| change.holds(self.ttl))
+            .map(|(name, change)| (name.clone(), change.entry.clone()))
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// A name has no local change any more.
+    pub fn forget(&self, prefix: &str, name: &[u8]) {
+        if let Some(changes) = self.directories.lock().get_mut(prefix) {
+            changes.names.remove(name);
+        }
+    }
+
+    /// A listing that began at this time shows the directory: what was changed before is in it.
+    pub fn listed(&self, prefix: &str, begun: Instant) {
+        let mut directories = self.directories.lock();
+        if let Some(changes) = directories.get_mut(prefix) {
+            changes.names.retain(|_, change| change.pinned || change.at >= begun);
+            if changes.names.is_empty() {
+                directories.remove(prefix);
+            }
+        }
+    }
+
+    /// Forgets all changes below a prefix, which has moved or gone.
+    pub fn forget_below(&self, prefix: &str) {
+        self.directories.lock().retain(|other, _| !other.starts_with(prefix));
+    }
+}
+
+impl Change {
+    fn holds(&self, ttl: Duration) -> bool {
+        self.pinned || self.at.elapsed() < ttl
+    }
+}

@@ -1,0 +1,430 @@
+//! The requests that change a bucket: PUT, copy, delete, multipart.
+//!
+//! Bodies are sections of files, read as the transport takes them: a retry reads again, and memory holds one piece.
+//! They go out plain, with their length and unsigned: the server verifies no checksum, and TLS guards the way.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, Delete, MetadataDirective, ObjectIdentifier,
+};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::retry::{Call, Failure};
+use super::s3::{Connection, HASH_BYTES_PER_SECOND};
+use super::{MAX_COPY, ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
+use crate::etag::ETag;
+use crate::stats::{Operation, Stats};
+
+/// What is read from the file at a time.
+const PIECE: u64 = 256 * 1024;
+
+/// Keys that one DeleteObjects names.
+const DELETES: usize = 1000;
+
+/// When a byte of an upload last moved.
+#[derive(Debug)]
+pub(super) struct Progress {
+    begun: Instant,
+    /// Milliseconds since `begun`.
+    last: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { begun: Instant::now(), last: AtomicU64::new(0) })
+    }
+
+    fn note(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(since, Ordering::Relaxed);
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+}
+
+/// A section of a file on its way.
+struct SectionBody {
+    section: Section,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    progress: Arc<Progress>,
+    stats: Arc<Stats>,
+}
+
+impl Body for SectionBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.section.is_empty() {
+            return Poll::Ready(None);
+        }
+        let this = &mut *self;
+        let reading = this.reading.get_or_insert_with(|| {
+            let Section { file, range } = this.section.clone();
+            tokio::task::spawn_blocking(move || read_piece(&file, range))
+        });
+        let read = ready!(Pin::new(reading).poll(context));
+        this.reading = None;
+        let bytes = read.map_err(io::Error::other).flatten()?;
+        this.section.range.start += bytes.len() as u64;
+        this.progress.note();
+        this.stats.bytes_sent.add(bytes.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.section.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.section.len())
+    }
+}
+
+fn read_piece(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let len = (range.end - range.start).min(PIECE);
+    let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
+    file.read_exact_at(&mut piece, range.start)?;
+    Ok(piece.into())
+}
+
+/// How much longer than another request one may take that moves this many bytes on the server.
+fn allowance(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / HASH_BYTES_PER_SECOND)
+}
+
+impl Connection {
+    fn section_body(&self, section: &Section, progress: &Arc<Progress>) -> ByteStream {
+        if section.is_empty() {
+            return ByteStream::from_static(b"");
+        }
+        progress.note();
+        ByteStream::new(SdkBody::from_body_1_x(SectionBody {
+            section: section.clone(),
+            reading: None,
+            progress: Arc::clone(progress),
+            stats: Arc::clone(&self.stats),
+        }))
+    }
+
+    pub(super) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        headers: &ObjectHeaders,
+        section: &Section,
+    ) -> Result<ETag, StoreError> {
+        let progress = Progress::new();
+        let call = Call::upload(Operation::PutObject, key, allowance(section.len()), &progress);
+        self.attempt(call, |place| async {
+            let _in_flight = place;
+            let output = self
+                .client
+                .put_object()
+                .bucket(bucket)
+                .key(key)
+                .set_content_type(headers.content_type.clone())
+                .set_cache_control(headers.cache_control.clone())
+                .set_metadata(metadata(headers))
+                .content_length(i64::try_from(section.len()).unwrap_or(i64::MAX))
+                .body(self.section_body(section, &progress))
+                .customize()
+                .disable_payload_signing()
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            Ok(ETag::new(output.e_tag().unwrap_or_default()))
+        })
+        .await
+    }
+
+    /// `from` is a bucket and a key.
+    pub(super) async fn copy(
+        &self,
+        (from_bucket, from): (&str, &str),
+        (bucket, key): (&str, &str),
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError> {
+        if from.ends_with(' ') {
+            return self.copy_by_hand((from_bucket, from), (bucket, key), headers).await;
+        }
+        let call = Call { allowance: allowance(MAX_COPY), ..Call::new(Operation::CopyObject, from) };
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let mut request = self
+                .client
+                .copy_object()
+                .bucket(bucket)
+                .key(key)
+                // As it is: the server decodes nothing, and a key can hold no percent sign.
+                .copy_source(format!("{from_bucket}/{from}"));
+            if let Some(headers) = headers {
+                request = request
+                    .metadata_directive(MetadataDirective::Replace)
+                    .set_content_type(headers.content_type.clone())
+                    .set_cache_control(headers.cache_control.clone())
+                    .set_metadata(metadata(headers));
+            }
+            let output = request.send().await.map_err(|error| Failure::of(call, &error))?;
+            let result = output.copy_object_result();
+            Ok(ETag::new(result.and_then(|result| result.e_tag()).unwrap_or_default()))
+        })
+        .await
+    }
+
+    /// A header loses the space at its end, and with it the source's name: the bytes go by way of here.
+    async fn copy_by_hand(
+        &self,
+        (from_bucket, from): (&str, &str),
+        (bucket, key): (&str, &str),
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError> {
+        let mut got = self.get(from_bucket, from, None, 0).await?;
+        let failed = |error: io::Error| StoreError {
+            kind: StoreErrorKind::Unavailable,
+            operation: Operation::CopyObject.name(),
+            key: from.to_owned(),
+            status: 0,
+            code: String::new(),
+            message: format!("cannot keep the object for a moment: {error}"),
+        };
+        let file = tempfile::tempfile().map_err(failed)?;
+        let mut at = 0;
+        while let Some(bytes) = got.body.next().await? {
+            file.write_all_at(&bytes, at).map_err(failed)?;
+            at += bytes.len() as u64;
+        }
+        let own = ObjectHeaders {
+            content_type: got.head.content_type,
+            cache_control: got.head.cache_control,
+            metadata: got.head.metadata,
+        };
+        let section = Section { file: Arc::new(file), range: 0..at };
+        self.put(bucket, key, headers.unwrap_or(&own), &section).await
+    }
+
+    pub(super) async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        let call = Call::new(Operation::DeleteObject, key);
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let request = self.client.delete_object().bucket(bucket).key(key);
+            request.send().await.map_err(|error| Failure::of(call, &error))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The refusals, each with its key.
+    pub(super) async fn delete_many(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<StoreError>, StoreError> {
+        let mut refused = Vec::new();
+        for keys in keys.chunks(DELETES) {
+            let Some(first) = keys.first() else { break };
+            let call =
+                Call { allowance: Duration::from_secs(30), ..Call::new(Operation::DeleteObjects, first) };
+            let objects: Vec<_> =
+                keys.iter().filter_map(|key| ObjectIdentifier::builder().key(key).build().ok()).collect();
+            let delete =
+                Delete::builder().set_objects(Some(objects)).build().map_err(|error| StoreError {
+                    kind: StoreErrorKind::Refused,
+                    operation: call.operation.name(),
+                    key: first.clone(),
+                    status: 0,
+                    code: String::new(),
+                    message: error.to_string(),
+                })?;
+            let delete = &delete;
+            let output = self
+                .attempt(call, |place| async move {
+                    let _in_flight = place;
+                    let request = self.client.delete_objects().bucket(bucket).delete(delete.clone());
+                    request.send().await.map_err(|error| Failure::of(call, &error))
+                })
+                .await?;
+            refused.extend(output.errors().iter().map(|error| StoreError {
+                kind: if error.code() == Some("AccessDenied") {
+                    StoreErrorKind::Denied
+                } else {
+                    StoreErrorKind::Refused
+                },
+                operation: call.operation.name(),
+                key: error.key().unwrap_or_default().to_owned(),
+                status: 200,
+                code: error.code().unwrap_or_default().to_owned(),
+                message: error.message().unwrap_or_default().to_owned(),
+            }));
+        }
+        Ok(refused)
+    }
+
+    pub(super) async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        headers: &ObjectHeaders,
+    ) -> Result<String, StoreError> {
+        let call = Call::new(Operation::CreateMultipartUpload, key);
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let output = self
+                .client
+                .create_multipart_upload()
+                .bucket(bucket)
+                .key(key)
+                .set_content_type(headers.content_type.clone())
+                .set_cache_control(headers.cache_control.clone())
+                .set_metadata(metadata(headers))
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            output.upload_id.ok_or_else(|| Failure::protocol(call, "an upload without an id"))
+        })
+        .await
+    }
+
+    pub(super) async fn upload_part(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &str,
+        number: u16,
+        section: &Section,
+    ) -> Result<Part, StoreError> {
+        let progress = Progress::new();
+        let call = Call::upload(Operation::UploadPart, key, allowance(section.len()), &progress);
+        self.attempt(call, |place| async {
+            let _in_flight = place;
+            let output = self
+                .client
+                .upload_part()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .part_number(i32::from(number))
+                .content_length(i64::try_from(section.len()).unwrap_or(i64::MAX))
+                .body(self.section_body(section, &progress))
+                .customize()
+                .disable_payload_signing()
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            let etag = output.e_tag.ok_or_else(|| Failure::protocol(call, "a part without an ETag"))?;
+            Ok(Part { number, etag })
+        })
+        .await
+    }
+
+    pub(super) async fn copy_part(
+        &self,
+        (bucket, key): (&str, &str),
+        id: &str,
+        number: u16,
+        (from_bucket, from): (&str, &str),
+        range: Range<u64>,
+    ) -> Result<Part, StoreError> {
+        let call = Call {
+            allowance: allowance(range.end - range.start),
+            ..Call::new(Operation::UploadPartCopy, from)
+        };
+        let range = &range;
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let output = self
+                .client
+                .upload_part_copy()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .part_number(i32::from(number))
+                .copy_source(format!("{from_bucket}/{from}"))
+                .copy_source_range(format!("bytes={}-{}", range.start, range.end - 1))
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            let etag = output.copy_part_result.and_then(|result| result.e_tag);
+            let etag = etag.ok_or_else(|| Failure::protocol(call, "a part without an ETag"))?;
+            Ok(Part { number, etag })
+        })
+        .await
+    }
+
+    pub(super) async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &str,
+        parts: &[Part],
+    ) -> Result<ETag, StoreError> {
+        // A file backend joins and hashes the parts before it answers.
+        let call =
+            Call { allowance: Duration::from_mins(2), ..Call::new(Operation::CompleteMultipartUpload, key) };
+        let parts = parts
+            .iter()
+            .map(|part| {
+                CompletedPart::builder().part_number(i32::from(part.number)).e_tag(&part.etag).build()
+            })
+            .collect();
+        let upload = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let upload = &upload;
+        self.attempt(call, |place| async move {
+            let _in_flight = place;
+            let output = self
+                .client
+                .complete_multipart_upload()
+                .bucket(bucket)
+                .key(key)
+                .upload_id(id)
+                .multipart_upload(upload.clone())
+                .send()
+                .await
+                .map_err(|error| Failure::of(call, &error))?;
+            Ok(ETag::new(output.e_tag().unwrap_or_default()))
+        })
+        .await
+    }
+
+    pub(super) async fn abort_upload(&self, bucket: &str, key: &str, id: &str) -> Result<(), StoreError> {
+        let call = Call::new(Operation::AbortMultipartUpload, key);
+        let result = self
+            .attempt(call, |place| async move {
+                let _in_flight = place;
+                let request = self.client.abort_multipart_upload().bucket(bucket).key(key).upload_id(id);
+                request.send().await.map_err(|error| Failure::of(call, &error))?;
+                Ok(())
+            })
+            .await;
+        match result {
+            Err(error) if matches!(error.kind, StoreErrorKind::NoSuchUpload | StoreErrorKind::NotFound) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+fn metadata(headers: &ObjectHeaders) -> Option<std::collections::HashMap<String, String>> {
+    let metadata = &headers.metadata;
+    (!metadata.is_empty())
+        .then(|| metadata.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+}

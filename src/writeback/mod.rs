@@ -1,0 +1,24 @@
+//! What was written and is not in the bucket yet: drafts in a spool, and how they are uploaded.
+//!
+//! The write path: [`Draft`] takes the bytes, [`Uploader`] decides what has to move ([`plan`](self::plan())) and moves
+//! it, [`Queue`] does so behind the writer's back, [`Removals`] deletes behind it, [`Spool`] keeps data and [`Record`]s
+//! through a crash.
+
+mod draft;
+mod plan;
+mod queue;
+mod ranges;
+mod record;
+mod removals;
+mod spool;
+mod stream;
+mod upload;
+
+pub use draft::{Draft, Expected, HeaderChanges, Piece, State, nanos_now};
+pub use plan::{MIN_PART, Plan, plan};
+pub use queue::{Job, Outcome, Queue};
+pub use ranges::Ranges;
+pub use record::{Base, Owner, Record, RecordState};
+pub use removals::{Removal, Removals, Watcher};
+pub use spool::{Holder, Note, Recovered, Spool, SpoolFile, SpoolOptions, Staged, inventory};
+pub use upload::{UploadError, Uploaded, Uploader, is_final};

@@ -1,0 +1,156 @@
+//! What is uploaded behind the writer's back: each file after a short delay that joins saves, again after failures
+//! that pass, until it is done or refused for good.
+//!
+//! The queue knows ids and jobs, not files. Lock rank: leaf, never held across an await.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Attempts before a job counts as failed: some twenty minutes with the pauses below.
+const ATTEMPTS: u32 = 12;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_mins(5);
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// It was changed meanwhile.
+    Changed,
+    /// It failed in a way that passes.
+    Retry,
+    Failed,
+}
+
+/// Something to be uploaded.
+#[async_trait]
+pub trait Job: Send + Sync {
+    async fn attempt(&self) -> Outcome;
+    /// It has left the queue.
+    fn ended(&self, failed: bool);
+}
+
+struct Inner {
+    delay: Duration,
+    due: Mutex<HashMap<String, Instant>>,
+    length: watch::Sender<usize>,
+    hurry: watch::Sender<bool>,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Queue(Arc<Inner>);
+
+impl Queue {
+    /// A queue that waits for `delay` before it begins with a job.
+    #[must_use]
+    pub fn new(delay: Duration) -> Self {
+        Self(Arc::new(Inner {
+            delay,
+            due: Mutex::default(),
+            length: watch::Sender::new(0),
+            hurry: watch::Sender::new(false),
+        }))
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        *self.0.length.borrow()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub fn holds(&self, id: &str) -> bool {
+        self.0.due.lock().contains_key(id)
+    }
+
+    /// Queues a job; one that waits already waits anew.
+    pub fn push(&self, id: &str, job: Arc<dyn Job>) {
+        let inner = Arc::clone(&self.0);
+        let mut due = inner.due.lock();
+        let is_new = due.insert(id.to_owned(), Instant::now() + inner.delay).is_none();
+        inner.length.send_replace(due.len());
+        drop(due);
+        if is_new {
+            tokio::spawn(inner.run(id.to_owned(), job));
+        }
+    }
+
+    /// Waits until the queue is empty, without further delays.
+    ///
+    /// # Errors
+    /// How many jobs are left at `until`.
+    pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
+        self.0.hurry.send_replace(true);
+        let mut length = self.0.length.subscribe();
+        loop {
+            let left = *length.borrow_and_update();
+            progress(left);
+            if left == 0 {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(until, length.changed()).await.is_err() {
+                return Err(self.len());
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn run(self: Arc<Self>, id: String, job: Arc<dyn Job>) {
+        let mut attempts = 0;
+        let failed = loop {
+            self.wait(&id).await;
+            let pause = match job.attempt().await {
+                Outcome::Done => break false,
+                Outcome::Failed => break true,
+                Outcome::Changed => {
+                    attempts = 0;
+                    self.delay
+                }
+                Outcome::Retry => {
+                    attempts += 1;
+                    if attempts >= ATTEMPTS {
+                        break true;
+                    }
+                    (FIRST_PAUSE * 2u32.pow(attempts.min(10)))
+                        .min(MAX_PAUSE)
+                        .mul_f64(0.5 + rand::random::<f64>() / 2.0)
+                }
+            };
+            self.due.lock().insert(id.clone(), Instant::now() + pause);
+        };
+        // First, so that what the job does next may be queued again.
+        self.due.lock().remove(&id);
+        job.ended(failed);
+        let left = self.due.lock().len();
+        self.length.send_replace(left);
+    }
+
+    async fn wait(&self, id: &str) {
+        let mut hurry = self.hurry.subscribe();
+        loop {
+            let due = self.due.lock().get(id).copied().unwrap_or_else(Instant::now);
+            let is_draining = *hurry.borrow_and_update();
+            // The last moments are for those that were never tried; a pause after a failure is cut to a second.
+            let due = if is_draining { due.min(Instant::now() + FIRST_PAUSE.min(self.delay)) } else { due };
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => if is_draining { return },
+                _ = hurry.changed() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The spool: one directory, two files for each draft, `<id>.data` (sparse) and `<id>.json` (its record); for each
+//! queued removal a record alone.
+//!
+//! Invariants: a record is replaced as a whole or not at all; a record goes before its data; what cannot be read is
+//! moved aside, never deleted. One daemon at a time: the lock file names it. Directories have mode 0700, files 0600.
+//! Where it has to outlive a loss of power, one `syncfs` makes data, record and names durable together, and a digest
+//! in the record tells data that came through from data that did not.
+//!
+//! Lock rank: leaf.
+
+mod inventory;
+mod recover;
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+pub use inventory::{Holder, Staged, inventory};
+pub use recover::Recovered;
+
+use super::record::{Owner, Record, RecordState};
+use crate::state_dir;
+
+/// Mounts of one bucket by one identity at the same time.
+const SLOTS: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+pub struct SpoolOptions {
+    /// Bytes of data at most.
+    pub capacity: u64,
+    /// Safe from a loss of power, too.
+    pub sync: bool,
+}
+
+/// See the module.
+pub struct Spool {
+    dir: PathBuf,
+    /// The directory itself, for `syncfs`.
+    handle: File,
+    options: SpoolOptions,
+    owner: Owner,
+    /// Bytes of drafts in use, and of files that wait for a decision.
+    used: AtomicU64,
+    at_rest: AtomicU64,
+    /// What this daemon works on.
+    live: Mutex<HashSet<String>>,
+    next: AtomicU64,
+    nothing: Arc<File>,
+    _lock: Flock<File>,
+}
+
+/// A draft's data and record.
+pub struct SpoolFile {
+    spool: Arc<Spool>,
+    id: String,
+    data: Arc<File>,
+    record: Mutex<Record>,
+    reserved: AtomicU64,
+}
+
+/// The record of a removal that is queued.
+pub struct Note {
+    spool: Arc<Spool>,
+    id: String,
+    pub record: Record,
+}
+
+impl Spool {
+    /// Opens the spool below `dir`, takes over what dead daemons left in it, and locks it.
+    ///
+    /// # Errors
+    /// The file system's own, with the path.
+    pub fn open(dir: &Path, options: SpoolOptions, owner: Owner) -> io::Result<(Arc<Self>, Recovered)> {
+        state_dir::create_private(dir)?;
+        let (slot, lock) = lock_a_slot(dir)?;
+        let nothing = Arc::new(tempfile::tempfile_in(&slot)?);
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let spool = Arc::new(Self {
+            handle: File::open(&slot)?,
+            dir: slot.clone(),
+            options,
+            owner,
+            used: AtomicU64::new(0),
+            at_rest: AtomicU64::new(0),
+            live: Mutex::default(),
+            next: AtomicU64::new(u64::try_from(started.as_micros()).unwrap_or(0)),
+            nothing,
+            _lock: lock,
+        });
+        recover::take_over_dead(dir, &slot)?;
+        let recovered = spool.recover()?;
+        Ok((spool, recovered))
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) + self.at_rest.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.options.capacity
+    }
+
+    /// An empty file.
+    #[must_use]
+    pub fn nothing(&self) -> &Arc<File> {
+        &self.nothing
+    }
+
+    /// Begins a file with this record.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn create(self: &Arc<Self>, record: Record) -> io::Result<SpoolFile> {
+        let id = self.next_id();
+        let data = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.dir.join(format!("{id}.data")))?;
+        if let Err(error) = self.write_record(&id, &record) {
+            // The record is what counts; a data file alone is swept up at the next start.
+            drop(fs::remove_file(self.dir.join(format!("{id}.data"))));
+            return Err(error);
+        }
+        Ok(self.file(id, data, record, 0))
+    }
+
+    /// Notes that an object is to be deleted.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn note(self: &Arc<Self>, record: Record) -> io::Result<Note> {
+        let id = self.next_id();
+        self.write_record(&id, &record)?;
+        if self.options.sync {
+            self.sync()?;
+        }
+        self.live.lock().insert(id.clone());
+        Ok(Note { spool: Arc::clone(self), id, record })
+    }
+
+    /// Unique among all that ever ran: by the time of the start, and by the slot.
+    fn next_id(&self) -> String {
+        let slot = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        format!("{:x}-{slot}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn file(self: &Arc<Self>, id: String, data: File, record: Record, reserved: u64) -> SpoolFile {
+        self.used.fetch_add(reserved, Ordering::Relaxed);
+        self.live.lock().insert(id.clone());
+        SpoolFile {
+            spool: Arc::clone(self),
+            id,
+            data: Arc::new(data),
+            record: Mutex::new(record),
+            reserved: AtomicU64::new(reserved),
+        }
+    }
+
+    fn write_record(&self, id: &str, record: &Record) -> io::Result<()> {
+        write_record(&self.dir, id, record)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        nix::unistd::syncfs(&self.handle).map_err(io::Error::from)
+    }
+}
+
+/// By a file of another name, so that a reader finds the old record or the new one.
+fn write_record(dir: &Path, id: &str, record: &Record) -> io::Result<()> {
+    let target = dir.join(format!("{id}.json"));
+    let next = dir.join(format!("{id}.json.new"));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        fs::rename(&next, &target)
+    })();
+    if written.is_err() {
+        drop(fs::remove_file(&next));
+    }
+    written
+}
+
+/// The first sub-directory that no daemon holds.
+fn lock_a_slot(dir: &Path) -> io::Result<(PathBuf, Flock<File>)> {
+    for number in 0..SLOTS {
+        let slot = dir.join(number.to_string());
+        state_dir::create_private(&slot)?;
+        if let Some(mut lock) = try_lock(&slot)? {
+            lock.set_len(0)?;
+            writeln!(lock, "{}", std::process::id())?;
+            return Ok((slot, lock));
+        }
+    }
+    Err(io::Error::other(format!("{}: {SLOTS} mounts of this bucket are running already", dir.display())))
+}
+
+/// `None`: another daemon has it.
+fn try_lock(slot: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(slot.join("lock"))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// What the local ranges of a file hold.
+fn digest(data: &File, record: &Record) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 256 << 10];
+    for &(start, end) in &record.local {
+        let mut at = start;
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len());
+            data.read_exact_at(&mut piece[..len], at)?;
+            digest.update(&piece[..len]);
+            at += len as u64;
+        }
+    }
+    Ok(digest.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+impl SpoolFile {
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    #[must_use]
+    pub fn data(&self) -> &Arc<File> {
+        &self.data
+    }
+
+    /// Takes room for this many bytes more.
+    ///
+    /// # Errors
+    /// `StorageFull`.
+    pub fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let spool = &*self.spool;
+        spool.used.fetch_add(bytes, Ordering::Relaxed);
+        if spool.used() > spool.options.capacity {
+            spool.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives room back.
+    pub fn release(&self, bytes: u64) {
+        self.reserved.fetch_sub(bytes, Ordering::Relaxed);
+        self.spool.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Changes the record. One that turns to `Committed` is safe, as far as the spool promises, when this returns.
+    ///
+    /// # Errors
+    /// When the disk fails: the old record is intact then.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        change(&mut next);
+        self.spool.write_record(&self.id, &next)?;
+        *record = next;
+        Ok(())
+    }
+
+    /// The data is whole: the record says so, and is safe as far as the spool promises when this returns.
+    ///
+    /// # Errors
+    /// When the disk fails: the old record is intact then.
+    pub fn seal(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        if !self.spool.options.sync {
+            return self.update(change);
+        }
+        self.update(|record| {
+            change(record);
+            // A loss of power between the two must not make torn data look whole.
+            record.digest = digest(&self.data, record).ok();
+        })?;
+        self.spool.sync()
+    }
+
+    /// Deletes record and data. Whoever has the data open keeps it.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn remove(&self) -> io::Result<()> {
+        let _still = self.record.lock();
+        remove_files(&self.spool.dir, &self.id)?;
+        self.release(self.reserved.load(Ordering::Relaxed));
+        Ok(())
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        self.spool.live.lock().remove(&self.id);
+        let left = *self.reserved.get_mut();
+        self.spool.used.fetch_sub(left, Ordering::Relaxed);
+        self.spool.at_rest.fetch_add(left, Ordering::Relaxed);
+    }
+}
+
+impl Note {
+    /// It is done, or not wanted any more.
+    pub fn remove(&self) {
+        if let Err(error) = remove_files(&self.spool.dir, &self.id) {
+            tracing::warn!(id = self.id, %error, "a removal stays on record; `supafs spool discard` ends it");
+        }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.spool.live.lock().remove(&self.id);
+    }
+}
+
+fn remove_files(dir: &Path, id: &str) -> io::Result<()> {
+    for suffix in ["json", "data"] {
+        match fs::remove_file(dir.join(format!("{id}.{suffix}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

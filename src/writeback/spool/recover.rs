@@ -1,0 +1,172 @@
+//! What is found in a spool at the start, and when somebody has decided about a file in it.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Note, Record, RecordState, Spool, SpoolFile, digest, try_lock, write_record};
+use crate::state_dir;
+
+/// What an earlier daemon left.
+#[derive(Default)]
+pub struct Recovered {
+    /// To be uploaded.
+    pub committed: Vec<(SpoolFile, Record)>,
+    /// To be deleted.
+    pub removed: Vec<Note>,
+    /// Kept until somebody decides.
+    pub parked: usize,
+    /// What could not be read, and where it is now.
+    pub quarantined: Vec<PathBuf>,
+    /// Keys and ids of multipart uploads that nobody will complete.
+    pub abandoned: Vec<(String, String)>,
+}
+
+impl Spool {
+    pub(super) fn recover(self: &Arc<Self>) -> io::Result<Recovered> {
+        let mut recovered = Recovered::default();
+        for path in records_first(&self.dir)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if let Some(id) = name.strip_suffix(".json") {
+                self.recover_one(id, &path, &mut recovered)?;
+            } else if name.ends_with(".json.new") {
+                fs::remove_file(&path)?;
+            } else if let Some(id) = name.strip_suffix(".data")
+                // Its record may have taken it along.
+                && path.exists()
+                && !self.dir.join(format!("{id}.json")).exists()
+            {
+                if fs::metadata(&path)?.len() == 0 {
+                    fs::remove_file(&path)?;
+                } else {
+                    recovered.quarantined.push(self.quarantine(&path)?);
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    fn recover_one(self: &Arc<Self>, id: &str, path: &Path, recovered: &mut Recovered) -> io::Result<()> {
+        let data_path = self.dir.join(format!("{id}.data"));
+        let record = read_record(path);
+        if let Some(record) = record.as_ref().filter(|record| record.state == RecordState::Removed) {
+            self.live.lock().insert(id.to_owned());
+            let note = Note { spool: Arc::clone(self), id: id.to_owned(), record: record.clone() };
+            recovered.removed.push(note);
+            return Ok(());
+        }
+        let data = OpenOptions::new().read(true).write(true).open(&data_path);
+        let (Some(mut record), Ok(data)) = (record, data) else {
+            recovered.quarantined.push(self.quarantine(path)?);
+            if data_path.exists() {
+                recovered.quarantined.push(self.quarantine(&data_path)?);
+            }
+            return Ok(());
+        };
+        recovered.abandoned.extend(record.upload.take());
+        let is_unchanged =
+            record.state == RecordState::Open && record.local.is_empty() && record.base.is_some();
+        if record.key.is_empty() || is_unchanged {
+            fs::remove_file(path)?;
+            return fs::remove_file(data_path);
+        }
+        let is_torn = |record: &Record| {
+            record.digest.as_ref().is_some_and(|known| digest(&data, record).ok().as_ref() != Some(known))
+        };
+        if record.state == RecordState::Open {
+            record.state = RecordState::Parked;
+            record.error = Some("the daemon ended while the file was being written".to_owned());
+        } else if record.state == RecordState::Committed && is_torn(&record) {
+            record.state = RecordState::Parked;
+            record.error = Some("the machine lost power before the file was safe; it is not whole".to_owned());
+        }
+        self.write_record(id, &record)?;
+        if record.state == RecordState::Committed {
+            let file = self.file(id.to_owned(), data, record.clone(), record.local_bytes());
+            recovered.committed.push((file, record));
+        } else {
+            self.at_rest.fetch_add(record.local_bytes(), Ordering::Relaxed);
+            recovered.parked += 1;
+        }
+        Ok(())
+    }
+
+    /// Looks for files that somebody has decided about: what is to be uploaded after all.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn rescan(self: &Arc<Self>) -> io::Result<Vec<(SpoolFile, Record)>> {
+        let live: HashSet<String> = self.live.lock().clone();
+        let mut found = Vec::new();
+        let mut at_rest = 0;
+        for path in records_first(&self.dir)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(id) = name.strip_suffix(".json").filter(|id| !live.contains(*id)) else { continue };
+            let Some(record) = read_record(&path) else { continue };
+            if record.state != RecordState::Committed {
+                at_rest += record.local_bytes();
+                continue;
+            }
+            let data = OpenOptions::new().read(true).write(true).open(self.dir.join(format!("{id}.data")))?;
+            found.push((self.file(id.to_owned(), data, record.clone(), record.local_bytes()), record));
+        }
+        self.at_rest.store(at_rest, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    fn quarantine(&self, path: &Path) -> io::Result<PathBuf> {
+        let dir = self.dir.join("quarantine");
+        state_dir::create_private(&dir)?;
+        let to = dir.join(path.file_name().unwrap_or_default());
+        fs::rename(path, &to)?;
+        Ok(to)
+    }
+}
+
+pub(super) fn read_record(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The files of a directory, records first: they decide about their data. In the order in which they were made.
+pub(super) fn records_first(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.sort_by_key(|path| path.extension().is_none_or(|extension| extension != "json"));
+    Ok(paths)
+}
+
+/// Moves the files of other sub-directories, whose daemons are gone, into this one.
+pub(super) fn take_over_dead(dir: &Path, slot: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let other = entry?.path();
+        if other == slot || !other.is_dir() {
+            continue;
+        }
+        let Some(_lock) = try_lock(&other)? else { continue };
+        let mut names: Vec<_> =
+            fs::read_dir(&other)?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        // Data first: a record without its data would be taken for a broken one.
+        names.sort_by_key(|name| !name.to_string_lossy().ends_with(".data"));
+        for name in names {
+            let text = name.to_string_lossy();
+            if text.ends_with(".data") || text.ends_with(".json") {
+                fs::rename(other.join(&name), slot.join(&name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a record that no daemon works on.
+pub(super) fn rewrite(dir: &Path, id: &str, record: &Record) -> io::Result<()> {
+    write_record(dir, id, record)
+}

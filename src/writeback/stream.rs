@@ -1,0 +1,187 @@
+//! Parts that are uploaded while the file is still being written.
+//!
+//! A file that is written from its start gets a multipart upload as soon as it is too large for one PUT. What the
+//! writer has left behind goes up part by part; close then waits for the tail only. A part that is written to again
+//! is sent again at the end.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::draft::Draft;
+use super::plan::stream_part;
+use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError};
+
+/// Parts of one file in flight.
+pub(super) const IN_FLIGHT: usize = 8;
+
+/// What the writer and the sender tell each other.
+struct Shared {
+    grown: Notify,
+    /// Part numbers that the sender has begun with, and those written to since.
+    begun: Mutex<(u16, BTreeSet<u16>)>,
+    stop: watch::Sender<Stop>,
+    part_size: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// No new parts: the caller goes on from here.
+    Finish,
+    /// The upload is not wanted any more.
+    Abandon,
+}
+
+/// The sender of one draft's parts.
+pub(super) struct Stream {
+    shared: Arc<Shared>,
+    task: JoinHandle<Result<Sent, StoreError>>,
+}
+
+/// What has been sent.
+pub(super) struct Sent {
+    pub id: String,
+    pub headers: ObjectHeaders,
+    /// In ascending order, from 1 on, without a gap.
+    pub parts: Vec<Part>,
+    /// Those that were written to after they were sent.
+    pub stale: BTreeSet<u16>,
+}
+
+impl Stream {
+    /// Begins to upload a draft.
+    pub fn start(
+        draft: Arc<Draft>,
+        store: Arc<dyn ObjectStore>,
+        key: String,
+        headers: ObjectHeaders,
+        part_size: u64,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            grown: Notify::new(),
+            begun: Mutex::default(),
+            stop: watch::Sender::new(Stop::No),
+            part_size,
+        });
+        let sender = Arc::clone(&shared);
+        let task = tokio::spawn(async move { sender.run(&draft, &*store, key, headers).await });
+        Self { shared, task }
+    }
+
+    /// Bytes of this range changed.
+    pub fn written(&self, range: &Range<u64>) {
+        let mut begun = self.shared.begun.lock();
+        let (count, stale) = &mut *begun;
+        let touched = (1..=*count)
+            .rev()
+            .take_while(|&number| stream_part(number, self.shared.part_size).end > range.start);
+        for number in touched {
+            if stream_part(number, self.shared.part_size).start < range.end {
+                stale.insert(number);
+            }
+        }
+        drop(begun);
+        self.shared.grown.notify_one();
+    }
+
+    /// Ends the upload, in the background.
+    pub fn abandon(self) {
+        self.shared.stop.send_replace(Stop::Abandon);
+        self.shared.grown.notify_one();
+    }
+
+    /// Waits for the parts under way. The draft must not change meanwhile.
+    pub async fn finish(self) -> Result<Sent, StoreError> {
+        self.shared.stop.send_replace(Stop::Finish);
+        self.shared.grown.notify_one();
+        self.task.await.unwrap_or_else(|error| {
+            Err(StoreError {
+                kind: crate::store::StoreErrorKind::Unavailable,
+                operation: "UploadPart",
+                key: String::new(),
+                status: 0,
+                code: String::new(),
+                message: error.to_string(),
+            })
+        })
+    }
+}
+
+impl Shared {
+    async fn run(
+        &self,
+        draft: &Arc<Draft>,
+        store: &dyn ObjectStore,
+        key: String,
+        headers: ObjectHeaders,
+    ) -> Result<Sent, StoreError> {
+        let id = store.create_upload(&key, &headers).await?;
+        if let Err(error) = draft.save(|record| record.upload = Some((key.clone(), id.clone()))) {
+            tracing::warn!(%error, "an upload that is under way is not on record");
+        }
+        let parts = self.send(draft, store, &key, &id).await;
+        let stop = *self.stop.borrow();
+        match parts {
+            Ok(parts) if stop != Stop::Abandon => {
+                let stale = std::mem::take(&mut self.begun.lock().1);
+                Ok(Sent { id, headers, parts, stale })
+            }
+            parts => {
+                if let Err(error) = store.abort_upload(&key, &id).await {
+                    tracing::warn!(%error, "an unfinished upload stays behind on the server");
+                }
+                parts.map(|_| Sent { id: String::new(), headers, parts: vec![], stale: BTreeSet::new() })
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        draft: &Arc<Draft>,
+        store: &dyn ObjectStore,
+        key: &str,
+        id: &str,
+    ) -> Result<Vec<Part>, StoreError> {
+        let mut stop = self.stop.subscribe();
+        let mut sending = FuturesUnordered::new();
+        let mut parts = Vec::new();
+        loop {
+            while *stop.borrow_and_update() == Stop::No && sending.len() < IN_FLIGHT {
+                let Some((number, range)) = self.next(draft) else { break };
+                let section = Section { file: Arc::clone(draft.data()), range };
+                sending.push(async move { store.upload_part(key, id, number, &section).await });
+            }
+            let stopping = *stop.borrow();
+            if stopping == Stop::Abandon || (stopping == Stop::Finish && sending.is_empty()) {
+                break;
+            }
+            tokio::select! {
+                Some(part) = sending.next() => parts.push(part?),
+                () = self.grown.notified() => {}
+            }
+        }
+        parts.sort_by_key(|part: &Part| part.number);
+        Ok(parts)
+    }
+
+    /// The next part that the writer has left behind.
+    fn next(&self, draft: &Draft) -> Option<(u16, Range<u64>)> {
+        // Before the part is read: what is written from now on makes it stale.
+        let state = draft.state();
+        let mut begun = self.begun.lock();
+        let number = begun.0 + 1;
+        let range = stream_part(number, self.part_size);
+        if state.size <= range.end || !state.local.contains(range.clone()) {
+            return None;
+        }
+        begun.0 = number;
+        Some((number, range))
+    }
+}

@@ -1,0 +1,436 @@
+//! From a draft to an object: checks that nobody else changed it, then moves as little as possible.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use super::draft::{Draft, Expected, State};
+use super::plan::{PartSource, Plan, Shape, plan, stream_part};
+use super::ranges::Ranges;
+use super::record::Base;
+use super::removals::Removals;
+use super::stream::{IN_FLIGHT, Sent, Stream};
+use crate::etag::ETag;
+use crate::store::{
+    MAX_COPY, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind,
+};
+
+/// A version that we put there this recently is not checked again.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// What new objects get, beside what is asked for.
+pub type Defaults = dyn Fn(&str) -> ObjectHeaders + Send + Sync;
+
+/// Uploads drafts to one store.
+#[derive(Clone)]
+pub struct Uploader {
+    store: Arc<dyn ObjectStore>,
+    part_size: u64,
+    /// What an object of this key gets.
+    defaults: Arc<Defaults>,
+    overwrites: bool,
+    /// What is to be deleted, before something is put in its place.
+    removals: Removals,
+}
+
+/// What the key of a draft holds.
+enum Found {
+    /// What it is known to hold, or nothing; with the headers, where they were asked for.
+    Expected(Option<ObjectHeaders>),
+    /// This very draft: an upload went through whose answer was lost.
+    Ours(ETag),
+}
+
+/// What the bucket holds now.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    pub key: String,
+    pub etag: ETag,
+    pub size: u64,
+    pub headers: ObjectHeaders,
+}
+
+/// Why a draft is not in the bucket.
+#[derive(Debug)]
+pub enum UploadError {
+    Store(StoreError),
+    /// Somebody else changed the object since it was opened here; this is what it is now.
+    Conflict(Box<ObjectHead>),
+    /// The spool's disk.
+    Io(io::Error),
+}
+
+impl From<StoreError> for UploadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for UploadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A draft as it stands while its gate is held.
+struct Job<'a> {
+    draft: &'a Draft,
+    state: State,
+    key: String,
+    headers: ObjectHeaders,
+}
+
+impl Uploader {
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        part_size: u64,
+        overwrites: bool,
+        defaults: Arc<Defaults>,
+        removals: Removals,
+    ) -> Self {
+        Self { store, part_size, defaults, overwrites, removals }
+    }
+
+    /// Begins to send a file that is being written, once it is too large for one PUT.
+    pub fn stream(&self, draft: &Arc<Draft>) {
+        let mut slot = draft.stream.lock();
+        if slot.is_some() {
+            return;
+        }
+        let state = draft.state();
+        let enough = 2 * self.part_size;
+        if state.base_limit > 0 || state.size <= enough || !state.local.contains(0..enough) {
+            return;
+        }
+        let Some(key) = state.key.clone() else { return };
+        // Close knows the right time, the server's own; one that is set is added then.
+        let mut headers = state.headers(state.stored_headers.as_ref(), || (self.defaults)(&key));
+        if !state.mtime_is_set {
+            headers.metadata.remove("mtime");
+        }
+        drop(state);
+        *slot = Some(Stream::start(Arc::clone(draft), Arc::clone(&self.store), key, headers, self.part_size));
+    }
+
+    /// Uploads a draft that is not clean. `None`: there was nothing to do.
+    ///
+    /// # Errors
+    /// See [`UploadError`]. The draft stays as it is.
+    pub async fn upload(&self, draft: &Arc<Draft>) -> Result<Option<Uploaded>, UploadError> {
+        let _gate = draft.gate.write().await;
+        let state = draft.state().clone();
+        let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
+        self.removals.settled(&key).await?;
+        let found = self.check(&key, &state).await?;
+        let had = match &found {
+            Found::Expected(Some(headers)) => Some(headers),
+            _ => state.stored_headers.as_ref(),
+        };
+        let headers = state.headers(had, || (self.defaults)(&key));
+        let job = Job { draft, state, key, headers };
+        let stream = draft.stream.lock().take();
+        let result = match (found, stream) {
+            (Found::Ours(etag), stream) => {
+                stream.into_iter().for_each(Stream::abandon);
+                Ok((etag, job.headers.clone()))
+            }
+            (_, Some(stream)) => self.finish(&job, stream).await,
+            (_, None) => self.from_scratch(&job).await,
+        };
+        let mut state = draft.state();
+        match result {
+            Ok((etag, headers)) => {
+                let size = state.size;
+                state.stored = job.state.generation;
+                state.error = None;
+                state.is_recovered = false;
+                state.expected = Some(Expected { etag: etag.clone(), size });
+                state.uploaded = Some(Instant::now());
+                state.stored_headers = Some(headers.clone());
+                state.base =
+                    Some(Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 });
+                state.base_limit = size;
+                state.dirty.clear();
+                Ok(Some(Uploaded { key: job.key, etag, size, headers }))
+            }
+            Err(error) => {
+                if let UploadError::Store(error) = &error {
+                    state.error = Some(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies an object that is too large for one copy.
+    ///
+    /// # Errors
+    /// When a part of it fails; nothing is left behind then.
+    pub async fn copy_in_parts(
+        &self,
+        from: &str,
+        to: &str,
+        size: u64,
+        headers: &ObjectHeaders,
+    ) -> Result<ETag, StoreError> {
+        let id = self.store.create_upload(to, headers).await?;
+        let shape =
+            Shape { size, local: &Ranges::new(), dirty: &Ranges::new(), base_limit: size, base_size: size };
+        let Plan::Parts(parts) = plan(shape, self.part_size) else { unreachable!("one copy would do") };
+        let copies = (1u16..).zip(parts).map(|(number, part)| {
+            let (id, range) = (&id, part.range().clone());
+            async move { self.store.copy_part(to, id, number, from, range).await }
+        });
+        let parts = stream::iter(copies).buffer_unordered(IN_FLIGHT).try_collect::<Vec<_>>().await;
+        let result = match parts {
+            Ok(mut parts) => {
+                parts.sort_by_key(|part| part.number);
+                self.store.complete_upload(to, &id, &parts).await
+            }
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.abort(to, &id).await;
+        }
+        result
+    }
+
+    /// Compares what the key holds with what the draft was made of.
+    async fn check(&self, key: &str, state: &State) -> Result<Found, UploadError> {
+        // For a name that is new here nothing is asked, unless an upload may have got through already.
+        let may_be_there = state.is_recovered || state.error.is_some();
+        if state.expected.is_none() && !may_be_there {
+            return Ok(Found::Expected(None));
+        }
+        let knows_headers = state.stored_headers.is_some();
+        if knows_headers && state.uploaded.is_some_and(|at| at.elapsed() < TRUSTED) {
+            return Ok(Found::Expected(None));
+        }
+        match self.store.head(key).await {
+            Ok(head) if state.expected.as_ref().is_some_and(|expected| expected.is(&head)) => {
+                Ok(Found::Expected(Some(head.into())))
+            }
+            Ok(head) if may_be_there && state.is_what_was_sent(&head) => Ok(Found::Ours(head.etag)),
+            Ok(head) if self.overwrites => Ok(Found::Expected(Some(head.into()))),
+            Ok(head) => Err(UploadError::Conflict(Box::new(head))),
+            // Somebody deleted it; saving the file brings it back.
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(Found::Expected(None)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn from_scratch(&self, job: &Job<'_>) -> Result<(ETag, ObjectHeaders), UploadError> {
+        let etag = match plan(job.state.shape(), self.part_size) {
+            Plan::Put => {
+                self.fill(job, 0..job.state.size).await?;
+                let section = Section { file: Arc::clone(job.draft.data()), range: 0..job.state.size };
+                self.store.put(&job.key, &job.headers, &section).await?
+            }
+            Plan::Copy => {
+                let base = job.base()?;
+                self.still_there(base).await?;
+                self.store.copy(&base.key, &job.key, Some(&job.headers)).await?
+            }
+            Plan::Parts(parts) => self.in_parts(job, parts).await?,
+        };
+        Ok((etag, job.headers.clone()))
+    }
+
+    async fn in_parts(&self, job: &Job<'_>, parts: Vec<PartSource>) -> Result<ETag, UploadError> {
+        let id = self.store.create_upload(&job.key, &job.headers).await?;
+        job.on_record(&id);
+        let copies = parts.iter().any(|part| matches!(part, PartSource::Base(_)));
+        let numbered = (1u16..).zip(parts);
+        let sent = stream::iter(numbered.map(|(number, part)| self.part(job, &id, number, part)))
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect::<Vec<_>>();
+        let result = async {
+            let parts = sent.await?;
+            if copies {
+                // A copy of a part is not conditional: what was copied must still be what is there.
+                self.still_there(job.base()?).await?;
+            }
+            self.complete(job, &id, parts).await
+        };
+        match result.await {
+            Ok(etag) => Ok(etag),
+            Err(error) => {
+                self.abort(&job.key, &id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn part(
+        &self,
+        job: &Job<'_>,
+        id: &str,
+        number: u16,
+        source: PartSource,
+    ) -> Result<Part, UploadError> {
+        match source {
+            PartSource::Here(range) => {
+                self.fill(job, range.clone()).await?;
+                let section = Section { file: Arc::clone(job.draft.data()), range };
+                Ok(self.store.upload_part(&job.key, id, number, &section).await?)
+            }
+            PartSource::Base(range) => {
+                Ok(self.store.copy_part(&job.key, id, number, &job.base()?.key, range).await?)
+            }
+        }
+    }
+
+    /// Ends an upload whose parts went up while the file was written.
+    async fn finish(&self, job: &Job<'_>, stream: Stream) -> Result<(ETag, ObjectHeaders), UploadError> {
+        let sent = match stream.finish().await {
+            Ok(sent) => sent,
+            Err(error) if is_final(error.kind) => return Err(error.into()),
+            Err(error) => {
+                tracing::info!(%error, "the parts sent so far are lost; sending the file again");
+                return self.from_scratch(job).await;
+            }
+        };
+        let (id, sent_headers) = (sent.id.clone(), sent.headers.clone());
+        let result = async {
+            let parts = self.rest(job, sent).await?;
+            self.complete(job, &id, parts).await
+        };
+        let etag = match result.await {
+            Ok(etag) => etag,
+            Err(error) => {
+                self.abort(&job.key, &id).await;
+                return Err(error);
+            }
+        };
+        let mut wanted = job.headers.clone();
+        if !job.state.mtime_is_set {
+            wanted.metadata.remove("mtime");
+        }
+        if wanted == sent_headers || job.state.size > MAX_COPY {
+            return Ok((etag, sent_headers));
+        }
+        // Headers are fixed when an upload begins; what was set since takes a copy onto itself.
+        let etag = self.store.copy(&job.key, &job.key, Some(&wanted)).await?;
+        Ok((etag, wanted))
+    }
+
+    /// The parts that changed after they were sent, and the tail.
+    async fn rest(&self, job: &Job<'_>, sent: Sent) -> Result<Vec<Part>, UploadError> {
+        let Sent { id, mut parts, stale, .. } = sent;
+        parts.retain(|part| !stale.contains(&part.number));
+        let done: std::collections::BTreeSet<u16> = parts.iter().map(|part| part.number).collect();
+        let todo: Vec<(u16, Range<u64>)> = (1..)
+            .map(|number| (number, stream_part(number, self.part_size)))
+            .take_while(|(_, range)| range.start < job.state.size)
+            .map(|(number, range)| (number, range.start..range.end.min(job.state.size)))
+            .filter(|(number, _)| !done.contains(number))
+            .collect();
+        let more = stream::iter(
+            todo.into_iter().map(|(number, range)| self.part(job, &id, number, PartSource::Here(range))),
+        )
+        .buffer_unordered(IN_FLIGHT)
+        .try_collect::<Vec<_>>()
+        .await?;
+        parts.extend(more);
+        Ok(parts)
+    }
+
+    async fn complete(&self, job: &Job<'_>, id: &str, mut parts: Vec<Part>) -> Result<ETag, UploadError> {
+        parts.sort_by_key(|part| part.number);
+        match self.store.complete_upload(&job.key, id, &parts).await {
+            Err(error) if error.kind == StoreErrorKind::NoSuchUpload => {
+                // It may have been completed by an attempt whose answer was lost.
+                let head = self.store.head(&job.key).await?;
+                let was = job.state.expected.as_ref().map(|expected| &expected.etag);
+                if head.size == job.state.size && was != Some(&head.etag) {
+                    Ok(head.etag)
+                } else {
+                    Err(error.into())
+                }
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn abort(&self, key: &str, id: &str) {
+        if let Err(error) = self.store.abort_upload(key, id).await {
+            tracing::warn!(%error, "an unfinished upload stays behind on the server");
+        }
+    }
+
+    async fn still_there(&self, base: &Base) -> Result<(), UploadError> {
+        let head = self.store.head(&base.key).await?;
+        if head.etag == ETag::new(&base.etag) && head.size == base.size {
+            Ok(())
+        } else {
+            Err(UploadError::Conflict(Box::new(head)))
+        }
+    }
+
+    /// Fetches what is missing of a range.
+    async fn fill(&self, job: &Job<'_>, range: Range<u64>) -> Result<(), UploadError> {
+        fill(&*self.store, job.draft, range).await
+    }
+
+    /// Fetches all that is missing, so that the base may go.
+    ///
+    /// # Errors
+    /// When it cannot be fetched, or does not fit.
+    pub async fn fill_all(&self, draft: &Draft) -> Result<(), UploadError> {
+        let size = draft.state().size;
+        fill(&*self.store, draft, 0..size).await
+    }
+}
+
+/// Fetches what is missing of a range of a draft from its base.
+async fn fill(store: &dyn ObjectStore, draft: &Draft, range: Range<u64>) -> Result<(), UploadError> {
+    let (gaps, base) = {
+        let state = draft.state();
+        let range = range.start..range.end.min(state.base_limit).max(range.start);
+        (state.local.gaps(range), state.base.clone())
+    };
+    let Some(base) = base else { return Ok(()) };
+    for gap in gaps {
+        let mut at = gap.start;
+        let mut got = store.get(&base.key, Some(gap.clone()), base.size).await?;
+        if got.head.etag != ETag::new(&base.etag) || got.head.size != base.size {
+            return Err(UploadError::Conflict(Box::new(got.head)));
+        }
+        while let Some(bytes) = got.body.next().await? {
+            draft.fetched(at, &bytes)?;
+            at += bytes.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Whether sending the same again would be refused again.
+#[must_use]
+pub fn is_final(kind: StoreErrorKind) -> bool {
+    !matches!(
+        kind,
+        StoreErrorKind::Unavailable
+            | StoreErrorKind::TimedOut
+            | StoreErrorKind::Expired
+            | StoreErrorKind::NoSuchUpload
+            | StoreErrorKind::Protocol
+    )
+}
+
+impl Job<'_> {
+    fn base(&self) -> Result<&Base, UploadError> {
+        self.state.base.as_ref().ok_or_else(|| io::Error::other("a draft lost its base").into())
+    }
+
+    fn on_record(&self, id: &str) {
+        let upload = Some((self.key.clone(), id.to_owned()));
+        if let Err(error) = self.draft.save(|record| record.upload = upload) {
+            tracing::warn!(%error, "an upload that is under way is not on record");
+        }
+    }
+}
