@@ -236,6 +236,26 @@ impl Bucket<'_> {
         }
     }
 
+    /// What an object holds, as another client reads it.
+    pub fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        match &self.backend.server {
+            Server::Standin(standin) => standin.get(&self.name, key).map(|bytes| bytes.to_vec()),
+            Server::Real(real) => real.bytes(&self.name, key),
+        }
+    }
+
+    /// What is stored with an object beside its bytes, as another client sees it.
+    pub fn headers(&self, key: &str) -> Option<Put> {
+        match &self.backend.server {
+            Server::Standin(standin) => standin.stat(&self.name, key).map(|info| Put {
+                content_type: info.content_type,
+                cache_control: info.cache_control,
+                metadata: info.metadata,
+            }),
+            Server::Real(real) => real.headers(&self.name, key),
+        }
+    }
+
     /// The ETag with its quotes.
     pub fn etag(&self, key: &str) -> String {
         match &self.backend.server {

@@ -108,6 +108,24 @@ impl Real {
             .collect()
     }
 
+    /// What an object holds; `None` where there is none.
+    pub fn bytes(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        self.runtime.block_on(async {
+            let got = self.client.get_object().bucket(bucket).key(key).send().await.ok()?;
+            Some(got.body.collect().await.expect("a whole body").to_vec())
+        })
+    }
+
+    /// Content type, cache control and user metadata; `None` where there is no object.
+    pub fn headers(&self, bucket: &str, key: &str) -> Option<Put> {
+        let head = self.runtime.block_on(self.client.head_object().bucket(bucket).key(key).send()).ok()?;
+        Some(Put {
+            content_type: head.content_type,
+            cache_control: head.cache_control,
+            metadata: head.metadata.unwrap_or_default().into_iter().collect(),
+        })
+    }
+
     pub fn delete(&self, bucket: &str, keys: &[String]) {
         self.runtime.block_on(async {
             for batch in keys.chunks(500) {
