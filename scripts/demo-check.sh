@@ -25,7 +25,18 @@ as_user() {
 }
 as_user alice "$ALICE_ID"
 as_user bob "$BOB_ID"
-if touch "$dir/keys/demo/new" 2>/dev/null; then wrong "a read-only mount took a file"; fi
+
+# Writing: what alice saves is in the bucket when cp returns, a folder is moved with what is in it, and what a policy
+# forbids is refused to her face.
+mine=$dir/alice/$ALICE_ID theirs=$dir/keys/team/$ALICE_ID
+mkdir "$mine/new" && cp scripts/demo "$mine/new/café [1].sh" && mv "$mine/new" "$mine/moved" ||
+  wrong "alice cannot write in her own folder"
+sleep 6 # the other mount believes its listing for five seconds
+cmp scripts/demo "$theirs/moved/café [1].sh" || wrong "what alice wrote did not arrive"
+if cp scripts/demo "$dir/alice/$BOB_ID-stolen" 2>"$work/refused"; then wrong "alice wrote where no policy lets her"; fi
+grep -q 'Permission denied' "$work/refused" || wrong "alice was refused with: $(cat "$work/refused")"
+[ ! -e "$dir/alice/$BOB_ID-stolen" ] || wrong "what was refused is still shown"
+rm -r "$mine/moved" && [ ! -e "$mine/moved" ] || wrong "alice cannot remove her own folder"
 
 [ "$failed" = 0 ] || exit 1
-say "demo check passed: $(wc -l <"$work/keys") files with access keys, $(wc -l <"$work/alice") as alice, $(wc -l <"$work/bob") as bob, checksums equal"
+say "demo check passed: $(wc -l <"$work/keys") files with access keys, $(wc -l <"$work/alice") as alice, $(wc -l <"$work/bob") as bob, checksums equal; alice wrote, moved and removed, and was refused elsewhere"

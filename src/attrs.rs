@@ -9,6 +9,28 @@ use std::collections::BTreeMap;
 const REGULAR: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
 
+/// When a version became what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modified {
+    /// Milliseconds since the Unix epoch.
+    pub ms: i64,
+    /// The listing says so, which alone tells versions with the same content apart. Otherwise it is what is known
+    /// here: the time of our own upload, or an answer's time in whole seconds.
+    pub is_listed: bool,
+}
+
+impl Modified {
+    #[must_use]
+    pub fn listed(ms: i64) -> Self {
+        Self { ms, is_listed: true }
+    }
+
+    #[must_use]
+    pub fn unlisted(ms: i64) -> Self {
+        Self { ms, is_listed: false }
+    }
+}
+
 /// What was set explicitly; the rest follows from the server and the mount's options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attrs {

@@ -17,6 +17,7 @@ pub use cache::BlockCache;
 pub use fetch::Fetcher;
 pub use reader::Reader;
 
+use crate::attrs::Modified;
 use crate::etag::ETag;
 use crate::store::{ObjectHead, StoreError};
 
@@ -29,14 +30,14 @@ pub struct ObjectId {
     pub key: Arc<str>,
     pub etag: ETag,
     pub size: u64,
-    /// When the listing says it was changed: not part of the identity, handed back with what is learned.
-    pub modified_ms: i64,
+    /// Not part of the identity, handed back with what is learned.
+    pub modified: Modified,
     hash: [u8; 16],
 }
 
 impl ObjectId {
     #[must_use]
-    pub fn new(key: &str, etag: ETag, size: u64, modified_ms: i64) -> Self {
+    pub fn new(key: &str, etag: ETag, size: u64, modified: Modified) -> Self {
         let digest = Sha256::new()
             .chain_update(key.as_bytes())
             .chain_update([0])
@@ -44,7 +45,7 @@ impl ObjectId {
             .chain_update(size.to_le_bytes())
             .finalize();
         let hash = digest[..16].try_into().expect("a digest has 32 bytes");
-        Self { key: key.into(), etag, size, modified_ms, hash }
+        Self { key: key.into(), etag, size, modified, hash }
     }
 
     /// How many blocks the object has.

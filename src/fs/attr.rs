@@ -39,7 +39,7 @@ impl Fs {
             // Prefixes have no time of their own: a fixed one, so that tools see no change where there is none.
             Node::Directory => (FileKind::Directory, 0, self.started, presentation.dir_mode),
             Node::File(file) => {
-                let changed = from_nanos(i128::from(file.version.modified_ms) * 1_000_000);
+                let changed = from_nanos(i128::from(file.version.modified.ms) * 1_000_000);
                 let (kind, mode) = if file.is_link {
                     (FileKind::Link, 0o777)
                 } else {

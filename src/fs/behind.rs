@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::inode::ROOT;
 use super::save::Writer;
 use super::{Fs, FsError, Invalidation};
+use crate::attrs::Modified;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{ObjectHeaders, Section, StoreError};
@@ -71,8 +72,8 @@ impl Fs {
             let component = (component.as_bytes() != name).then(|| component.into());
             Entry { name: name.into(), component, kind }
         };
-        let modified_ms = crate::writeback::nanos_now() / 1_000_000;
-        let version = FileVersion { etag: crate::etag::ETag::none(), size: draft.state().size, modified_ms };
+        let modified = Modified::unlisted(crate::writeback::nanos_now() / 1_000_000);
+        let version = FileVersion { etag: crate::etag::ETag::none(), size: draft.state().size, modified };
         let file = entry(component, Kind::File(version));
         let mut inodes = self.inodes.lock();
         let mut parent = ROOT;

@@ -27,8 +27,6 @@ pub struct FileNode {
     pub version: FileVersion,
     /// A symbolic link: the object holds its target.
     pub is_link: bool,
-    /// False where the version was learned from a GET, whose time is not the listing's.
-    pub is_listed: bool,
     /// Bytes of `version` were handed to a reader, and may be in the kernel's pages.
     pub handed_out: bool,
 }
@@ -413,8 +411,10 @@ impl Inode {
                 if self.extra.as_ref().is_some_and(|extra| extra.draft.is_some()) {
                     // What is being changed here is compared with the server's when it is uploaded.
                 } else if file.is_same(version) {
-                    file.version = version.clone();
-                    file.is_listed = true;
+                    // What the listing says is not unlearned.
+                    if version.modified.is_listed || !file.version.modified.is_listed {
+                        file.version = version.clone();
+                    }
                 } else if self.opens > 0 {
                     return false;
                 } else {
@@ -431,11 +431,11 @@ impl Inode {
 
 impl FileNode {
     fn listed(version: FileVersion, is_link: bool) -> Self {
-        Self { version, is_link, is_listed: true, handed_out: false }
+        Self { version, is_link, handed_out: false }
     }
 
     fn is_same(&self, listed: &FileVersion) -> bool {
-        if self.is_listed {
+        if self.version.modified.is_listed && listed.modified.is_listed {
             self.version == *listed
         } else {
             self.version.etag == listed.etag && self.version.size == listed.size

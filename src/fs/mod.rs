@@ -99,7 +99,7 @@ impl Fs {
         let learning = Arc::clone(&known);
         let on_seen = Box::new(move |object: &crate::data::ObjectId, head: &crate::store::ObjectHead| {
             let version =
-                FileVersion { etag: object.etag.clone(), size: object.size, modified_ms: object.modified_ms };
+                FileVersion { etag: object.etag.clone(), size: object.size, modified: object.modified };
             learning.learn(&object.key, &version, head);
         });
         // Half of the cache may hold what was not asked for yet, so that reading ahead never drives out itself.

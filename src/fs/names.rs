@@ -296,7 +296,7 @@ impl Fs {
         let version = crate::meta::FileVersion {
             etag: uploaded.etag.clone(),
             size: uploaded.size,
-            modified_ms: nanos_now() / 1_000_000,
+            modified: crate::attrs::Modified::unlisted(nanos_now() / 1_000_000),
         };
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let entry = Entry { name: name.into(), component: Some(component.into()), kind: Kind::Link(version) };
@@ -305,9 +305,6 @@ impl Fs {
         let ino = inodes.upsert(parent, &entry);
         inodes.remember(ino);
         if let Some(inode) = inodes.get_mut(ino) {
-            if let Some(file) = inode.file_mut() {
-                file.is_listed = false;
-            }
             inode.extra_mut().attrs = attrs;
         }
         self.changed_directory(&mut inodes, parent);
@@ -330,7 +327,7 @@ impl Fs {
                 &key,
                 file.version.etag.clone(),
                 file.version.size,
-                file.version.modified_ms,
+                file.version.modified,
             )
         };
         if object.size == 0 || object.size > LONGEST {

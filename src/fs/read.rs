@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::handle::FileHandle;
 use super::{ErrorKind, Fs, FsError, Invalidation};
+use crate::attrs::Modified;
 use crate::data::{ObjectId, ReadError, Reader};
 use crate::meta::FileVersion;
 use crate::store::{ObjectHead, StoreErrorKind};
@@ -136,9 +137,10 @@ impl Fs {
                 node.version = FileVersion {
                     etag: head.etag.clone(),
                     size: head.size,
-                    modified_ms: head.modified.map_or(node.version.modified_ms, crate::fs::attr::millis),
+                    modified: Modified::unlisted(
+                        head.modified.map_or(node.version.modified.ms, crate::fs::attr::millis),
+                    ),
                 };
-                node.is_listed = false;
                 tracing::debug!(key = %reader.object().key, "the object is newer than its listing");
             }
         }
@@ -177,7 +179,7 @@ impl Fs {
 }
 
 fn object_id(key: &str, version: &FileVersion) -> ObjectId {
-    ObjectId::new(key, version.etag.clone(), version.size, version.modified_ms)
+    ObjectId::new(key, version.etag.clone(), version.size, version.modified)
 }
 
 fn is_version(version: &FileVersion, object: &ObjectId) -> bool {

@@ -164,7 +164,7 @@ impl Fs {
         self.rebase(ino, target, &etag);
         if let Some(file) = self.inodes.lock().get_mut(ino).and_then(|inode| inode.file_mut()) {
             file.version.etag = etag;
-            file.is_listed = false;
+            file.version.modified.is_listed = false;
         }
         Ok(None)
     }
@@ -281,7 +281,7 @@ impl Fs {
             key: key.to_owned(),
             etag: head.etag.to_string(),
             size: head.size,
-            modified_ms: version.modified_ms,
+            modified_ms: version.modified.ms,
         };
         let mut state = State::on(key, Some(base), crate::attrs::Attrs::default());
         state.stored_headers = Some(head.into());
@@ -376,7 +376,7 @@ impl Fs {
         let Some(version) = version else { return };
         for handle in self.handles.of(ino) {
             let object =
-                crate::data::ObjectId::new(key, version.etag.clone(), version.size, version.modified_ms);
+                crate::data::ObjectId::new(key, version.etag.clone(), version.size, version.modified);
             *handle.reader.lock() = crate::data::Reader::new(object, self.fetcher.clone());
         }
     }

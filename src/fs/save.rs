@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{ErrorKind, Fs, FsError};
-use crate::attrs::Attrs;
+use crate::attrs::{Attrs, Modified};
 use crate::config::{OnConflict, Writing};
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore};
@@ -161,7 +161,8 @@ impl Fs {
     /// The bucket holds what the draft holds.
     pub(super) fn uploaded(&self, ino: u64, draft: &Draft, uploaded: &Uploaded) {
         let modified_ms = nanos_now() / 1_000_000;
-        let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified_ms };
+        let modified = Modified::unlisted(modified_ms);
+        let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = Attrs::from_metadata(&uploaded.headers.metadata);
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let mut inodes = self.inodes.lock();
@@ -172,7 +173,6 @@ impl Fs {
         }
         if let Some(file) = inode.file_mut() {
             file.version = version.clone();
-            file.is_listed = false;
             file.handed_out = true;
         }
         let extra = inode.extra_mut();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::handle::FileHandle;
 use super::save::Writer;
 use super::{Attributes, ErrorKind, Fs, FsError, Opened};
-use crate::attrs::Attrs;
+use crate::attrs::{Attrs, Modified};
 use crate::data::{ObjectId, ReadError, Reader};
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
@@ -358,7 +358,7 @@ impl Fs {
         let state = draft.state();
         let object = match &state.base {
             Some(base) => object_of(base),
-            None => ObjectId::new(state.key.as_deref().unwrap_or_default(), crate::etag::ETag::none(), 0, 0),
+            None => ObjectId::new(state.key.as_deref().unwrap_or_default(), crate::etag::ETag::none(), 0, Modified::unlisted(0)),
         };
         drop(state);
         Reader::new(object, self.fetcher.clone())
@@ -380,21 +380,21 @@ fn base_of(key: &str, version: &FileVersion) -> Base {
         key: key.to_owned(),
         etag: version.etag.to_string(),
         size: version.size,
-        modified_ms: version.modified_ms,
+        modified_ms: version.modified.ms,
     }
 }
 
 fn object_of(base: &Base) -> ObjectId {
-    ObjectId::new(&base.key, base.etag(), base.size, base.modified_ms)
+    ObjectId::new(&base.key, base.etag(), base.size, Modified::unlisted(base.modified_ms))
 }
 
 /// An entry of a file that is not in the bucket yet.
 pub(super) fn file_entry(name: &[u8], component: String, size: u64) -> Entry {
-    let modified_ms = nanos_now() / 1_000_000;
+    let modified = Modified::unlisted(nanos_now() / 1_000_000);
     let component = (component.as_bytes() != name).then(|| component.into());
     Entry {
         name: name.into(),
         component,
-        kind: Kind::File(FileVersion { etag: crate::etag::ETag::none(), size, modified_ms }),
+        kind: Kind::File(FileVersion { etag: crate::etag::ETag::none(), size, modified }),
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::listing::PageFolder;
 use super::overlay::Overlay;
 use super::{Entry, FileVersion, Kind, Listing};
+use crate::attrs::Modified;
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
@@ -324,7 +325,7 @@ async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
     let version = |object: ListedObject| FileVersion {
         etag: object.etag,
         size: object.size,
-        modified_ms: object.modified_ms,
+        modified: Modified::listed(object.modified_ms),
     };
     let is = |key: String| move |object: &ListedObject| object.key == key;
     let file = object?.objects.into_iter().next().filter(is(key));

@@ -53,8 +53,11 @@ impl Known {
             return Some(Arc::clone(known));
         }
         let attrs = Attrs::from_metadata(&head.metadata);
-        if !attrs.is_empty() {
-            self.memory.set(key, &Remembered::new(&version.etag, Some(version.modified_ms), attrs));
+        // Of a version that is not listed yet, what was noted when it was written counts.
+        let is_noted = || self.memory.get(key).is_some_and(|noted| noted.is_of(&version.etag));
+        if !attrs.is_empty() && (version.modified.is_listed || !is_noted()) {
+            let listed_ms = version.modified.is_listed.then_some(version.modified.ms);
+            self.memory.set(key, &Remembered::new(&version.etag, listed_ms, attrs));
         }
         let head = Arc::new(head.clone());
         self.heads.lock().put(id, Arc::clone(&head));
@@ -88,11 +91,12 @@ impl Known {
         if !remembered.is_of(&version.etag) {
             return None;
         }
-        match remembered.modified_ms {
-            Some(modified_ms) if modified_ms != version.modified_ms => return None,
-            Some(_) => {}
-            None => {
-                self.memory.set(key, &Remembered { modified_ms: Some(version.modified_ms), ..remembered })
+        if version.modified.is_listed {
+            let listed_ms = Some(version.modified.ms);
+            match remembered.modified_ms {
+                None => self.memory.set(key, &Remembered { modified_ms: listed_ms, ..remembered }),
+                bound if bound != listed_ms => return None,
+                _ => {}
             }
         }
         Some(remembered.attrs)
@@ -144,7 +148,7 @@ fn hash(key: &str, version: &FileVersion) -> VersionHash {
         .chain_update(key.as_bytes())
         .chain_update([0])
         .chain_update(version.etag.to_string().as_bytes())
-        .chain_update(version.modified_ms.to_le_bytes())
+        .chain_update(version.modified.ms.to_le_bytes())
         .finalize();
     digest[..16].try_into().expect("a digest has 32 bytes")
 }

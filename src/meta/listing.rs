@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::attrs::Modified;
 use crate::etag::ETag;
 use crate::name;
 use crate::store::{ListPage, ListedObject, StoreError};
@@ -23,8 +24,8 @@ use crate::store::{ListPage, ListedObject, StoreError};
 pub struct FileVersion {
     pub etag: ETag,
     pub size: u64,
-    /// Milliseconds since the Unix epoch, as listed. The ETag alone is a hash of the content and misses a touch.
-    pub modified_ms: i64,
+    /// The ETag alone is a hash of the content and misses a touch.
+    pub modified: Modified,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,8 +243,8 @@ impl State {
             let rest = &self.text[record.at as usize + usize::from(record.name_len)..];
             String::from_utf8_lossy(&rest[..usize::from(record.component_len)]).into()
         });
-        let version =
-            FileVersion { etag: record.etag.clone(), size: record.size, modified_ms: record.modified_ms };
+        let modified = Modified::listed(record.modified_ms);
+        let version = FileVersion { etag: record.etag.clone(), size: record.size, modified };
         let kind = match (record.is_directory, record.is_link) {
             (true, _) => Kind::Directory,
             (_, true) => Kind::Link(version),
@@ -265,14 +266,14 @@ impl State {
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(explicit.as_bytes());
         let is_directory = file.is_none();
-        let file = file.unwrap_or(FileVersion { etag: ETag::none(), size: 0, modified_ms: 0 });
+        let file = file.unwrap_or(FileVersion { etag: ETag::none(), size: 0, modified: Modified::listed(0) });
         self.records.push(Record {
             at,
             name_len,
             component_len,
             is_directory,
             is_link,
-            modified_ms: file.modified_ms,
+            modified_ms: file.modified.ms,
             size: file.size,
             etag: file.etag,
         });
@@ -319,7 +320,7 @@ impl PageFolder {
             } else if is_marker {
                 listing.marker.store(true, Ordering::Relaxed);
             } else {
-                self.waiting.push((component.to_owned(), FileVersion { etag, size, modified_ms }));
+                self.waiting.push((component.to_owned(), FileVersion { etag, size, modified: Modified::listed(modified_ms) }));
             }
         }
         let mut state = listing.state.write();

@@ -1,8 +1,9 @@
 use super::*;
+use crate::attrs::Modified;
 use crate::etag::ETag;
 
 fn version(tag: &str) -> FileVersion {
-    FileVersion { etag: ETag::new(tag), size: 1, modified_ms: 1 }
+    FileVersion { etag: ETag::new(tag), size: 1, modified: Modified::listed(1) }
 }
 
 fn file(name: &str, tag: &str) -> Entry {
