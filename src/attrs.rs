@@ -29,6 +29,12 @@ impl Modified {
     pub fn unlisted(ms: i64) -> Self {
         Self { ms, is_listed: false }
     }
+
+    /// Nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn nanos(self) -> i64 {
+        self.ms.saturating_mul(1_000_000)
+    }
 }
 
 /// What was set explicitly; the rest follows from the server and the mount's options.

@@ -12,7 +12,7 @@ use super::save::content_type;
 use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
 use crate::name;
-use crate::store::{ListRequest, MAX_COPY, ObjectHeaders, StoreError, StoreErrorKind};
+use crate::store::{ListRequest, ListedObject, MAX_COPY, ObjectHeaders, StoreError, StoreErrorKind};
 use crate::writeback::{Draft, State, UploadError, Uploaded};
 
 /// Copies of a folder's objects in flight.
@@ -159,7 +159,9 @@ impl Fs {
         if let Some(kept) = kept {
             kept.discard();
         }
-        self.known.copied(source, target, &etag);
+        if let Some(version) = entry.version() {
+            self.known.copied(source, version, target, &etag);
+        }
         self.known.forget(source);
         self.rebase(ino, target, &etag);
         if let Some(file) = self.inodes.lock().get_mut(ino).and_then(|inode| inode.file_mut()) {
@@ -434,7 +436,7 @@ impl Fs {
         let mut keys = Vec::new();
         loop {
             let page = self.store.list(&request).await?;
-            keys.extend(page.objects.into_iter().map(|object| (object.key, object.size)));
+            keys.extend(page.objects);
             request.after = page.next;
             if request.after.is_none() {
                 break;
@@ -443,16 +445,20 @@ impl Fs {
         let total = keys.len();
         let mut done = 0;
         for batch in keys.chunks(BATCH) {
-            let copies = batch.to_vec().into_iter().map(|(key, size)| async move {
-                let to = format!("{target}{}", &key[source.len()..]);
-                let etag = self.copy(&key, &to, size, None).await?;
-                self.known.copied(&key, &to, &etag);
+            let copies = batch.to_vec().into_iter().map(|object| async move {
+                let to = format!("{target}{}", &object.key[source.len()..]);
+                let etag = self.copy(&object.key, &to, object.size, None).await?;
+                let key = object.key.clone();
+                match (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER)) {
+                    (Some(folder), Some(to)) => self.known.moved_directory(folder, to),
+                    _ => self.known.copied(&key, &object.into(), &to, &etag),
+                }
                 Ok::<_, FsError>(())
             });
             let copied = stream::iter(copies).buffer_unordered(COPIES).try_collect::<Vec<()>>().await;
             let result = match copied {
                 Ok(_) => self.delete_sources(batch).await,
-                Err(error) => Err((error, batch.iter().map(|(key, _)| key.clone()).collect())),
+                Err(error) => Err((error, batch.iter().map(|object| object.key.clone()).collect())),
             };
             if let Err((error, kept)) = result {
                 // What is still at the source goes from the target.
@@ -475,8 +481,8 @@ impl Fs {
     }
 
     /// Deletes; the error names those that are still there.
-    async fn delete_sources(&self, batch: &[(String, u64)]) -> Result<(), (FsError, Vec<String>)> {
-        let keys: Vec<String> = batch.iter().map(|(key, _)| key.clone()).collect();
+    async fn delete_sources(&self, batch: &[ListedObject]) -> Result<(), (FsError, Vec<String>)> {
+        let keys: Vec<String> = batch.iter().map(|object| object.key.clone()).collect();
         let refused: Vec<StoreError> = match self.store.delete_many(&keys).await {
             Ok(refused) => refused,
             // Nobody knows which of them are gone: both stay.

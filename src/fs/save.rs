@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{ErrorKind, Fs, FsError};
-use crate::attrs::{Attrs, Modified};
+use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore};
@@ -163,7 +163,7 @@ impl Fs {
         let modified_ms = nanos_now() / 1_000_000;
         let modified = Modified::unlisted(modified_ms);
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
-        let attrs = Attrs::from_metadata(&uploaded.headers.metadata);
+        let attrs = uploaded.attrs;
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let mut inodes = self.inodes.lock();
         let key = inodes.key(ino);

@@ -169,7 +169,10 @@ impl Fs {
             let key = inodes.key(ino).ok_or(ErrorKind::Stale)?;
             let extra = inode.extra();
             let base = base_of(&key, &file.version);
-            let mut state = State::on(&key, Some(base), extra.map(|extra| extra.attrs).unwrap_or_default());
+            let mut attrs = extra.map(|extra| extra.attrs).unwrap_or_default();
+            // A new version of the object gets a new time from the server; the file keeps its own.
+            attrs.mtime = attrs.mtime.or(Some(file.version.modified.nanos()));
+            let mut state = State::on(&key, Some(base), attrs);
             if let Some((headers, at)) = extra.and_then(|extra| extra.headers.as_ref()) {
                 state.stored_headers = Some((**headers).clone());
                 state.uploaded = Some(*at);

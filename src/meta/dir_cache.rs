@@ -16,8 +16,7 @@ use tokio::time::Instant;
 
 use super::listing::PageFolder;
 use super::overlay::Overlay;
-use super::{Entry, FileVersion, Kind, Listing};
-use crate::attrs::Modified;
+use super::{Entry, Kind, Listing};
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
@@ -322,18 +321,13 @@ async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
     if !folder?.objects.is_empty() {
         return Ok((Some(Kind::Directory), asked));
     }
-    let version = |object: ListedObject| FileVersion {
-        etag: object.etag,
-        size: object.size,
-        modified: Modified::listed(object.modified_ms),
-    };
     let is = |key: String| move |object: &ListedObject| object.key == key;
     let file = object?.objects.into_iter().next().filter(is(key));
     if let Some(file) = file {
-        return Ok((Some(Kind::File(version(file))), asked));
+        return Ok((Some(Kind::File(file.into())), asked));
     }
     let link = link?.objects.into_iter().next().filter(is(link_key));
-    Ok((link.map(|link| Kind::Link(version(link))), asked))
+    Ok((link.map(|link| Kind::Link(link.into())), asked))
 }
 
 /// Ends a listing whose task ends without doing so, by a panic: nobody must wait for it for ever.

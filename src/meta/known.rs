@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::FileVersion;
 use super::memory::{Memory, Remembered};
 use crate::attrs::Attrs;
+use crate::etag::ETag;
 use crate::store::{ObjectHead, ObjectHeaders};
 
 const HEADS: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
@@ -109,7 +110,15 @@ impl Known {
     }
 
     pub fn set_directory(&self, key: &str, attrs: Attrs) {
-        self.memory.set(key, &Remembered::new(&crate::etag::ETag::none(), None, attrs));
+        self.memory.set(key, &Remembered::new(&ETag::none(), None, attrs));
+    }
+
+    /// A directory has another key.
+    pub fn moved_directory(&self, from: &str, to: &str) {
+        if let Some(attrs) = self.directory(from) {
+            self.set_directory(to, attrs);
+            self.forget(from);
+        }
     }
 
     pub fn forget(&self, key: &str) {
@@ -118,11 +127,12 @@ impl Known {
         }
     }
 
-    /// An object was copied here under another key.
-    pub fn copied(&self, from: &str, to: &str, etag: &crate::etag::ETag) {
-        if let Some(remembered) = self.memory.get(from) {
-            self.memory.set(to, &Remembered::new(etag, None, remembered.attrs));
-        }
+    /// A version was copied here under another key, where it has this tag: it keeps its attributes, also the time
+    /// that the server alone knew.
+    pub fn copied(&self, from: &str, version: &FileVersion, to: &str, etag: &ETag) {
+        let mut attrs = self.attrs(from, version).unwrap_or_default();
+        attrs.mtime = attrs.mtime.or(Some(version.modified.nanos()));
+        self.memory.set(to, &Remembered::new(etag, None, attrs));
     }
 
     /// Writes what is not on disk yet.

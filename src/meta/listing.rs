@@ -28,6 +28,12 @@ pub struct FileVersion {
     pub modified: Modified,
 }
 
+impl From<ListedObject> for FileVersion {
+    fn from(object: ListedObject) -> Self {
+        Self { etag: object.etag, size: object.size, modified: Modified::listed(object.modified_ms) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     Directory,

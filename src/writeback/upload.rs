@@ -14,6 +14,7 @@ use super::ranges::Ranges;
 use super::record::Base;
 use super::removals::Removals;
 use super::stream::{IN_FLIGHT, Sent, Stream};
+use crate::attrs::Attrs;
 use crate::etag::ETag;
 use crate::store::{
     MAX_COPY, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind,
@@ -52,6 +53,8 @@ pub struct Uploaded {
     pub etag: ETag,
     pub size: u64,
     pub headers: ObjectHeaders,
+    /// The file's own, which may say more than the headers.
+    pub attrs: Attrs,
 }
 
 /// Why a draft is not in the bucket.
@@ -156,7 +159,7 @@ impl Uploader {
                     Some(Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 });
                 state.base_limit = size;
                 state.dirty.clear();
-                Ok(Some(Uploaded { key: job.key, etag, size, headers }))
+                Ok(Some(Uploaded { key: job.key, etag, size, headers, attrs: job.state.attrs }))
             }
             Err(error) => {
                 if let UploadError::Store(error) = &error {
