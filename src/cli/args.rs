@@ -33,7 +33,7 @@ Credentials, by variable:
   SUPABASE_SESSION_TOKEN_FILE, SUPABASE_SESSION_TOKEN_COMMAND
 Only where none of these is set: the AWS environment and ~/.aws files.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 75 files are left in the spool (mount in the foreground, unmount).";
 
 /// Mount a Supabase Storage bucket as a directory.
 #[derive(Debug, Parser)]

@@ -20,7 +20,7 @@ use crate::writeback::MIN_PART;
 use crate::{daemon, state_dir, sys};
 
 /// Exit code where files are left in the spool (`EX_TEMPFAIL`).
-const STAGED: u8 = 75;
+pub const STAGED: u8 = 75;
 
 const MIN_CACHE: u64 = 16 << 20;
 
@@ -103,7 +103,9 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     let presence = Presence::announce(&config.mountpoint)
         .map_err(|error| CliError::failed(format!("cannot keep state: {error}; set XDG_STATE_HOME")))?;
     let ended =
-        daemon::run(config, credential.provider, Arc::clone(&credential.authority), || report.ready());
+        daemon::run(config, credential.provider, Arc::clone(&credential.authority), || report.ready(), |left| {
+            presence.tell(left);
+        });
     drop(presence);
     match ended {
         Ok(0) => Ok(()),

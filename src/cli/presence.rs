@@ -1,10 +1,11 @@
 //! How `unmount` knows that the daemon has ended: a file that the daemon holds locked while it lives.
 //!
-//! The lock goes with the process however it ends, so a file that can be locked is a leftover.
+//! The lock goes with the process however it ends, so a file that can be locked is a leftover. Its first line tells how
+//! many files the daemon still has to upload, for whoever waits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,15 @@ use crate::state_dir;
 #[derive(Debug)]
 pub struct Presence {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
+}
+
+/// Digits of the first line.
+const WIDTH: usize = 12;
+
+/// A daemon that has not ended.
+pub struct Outlived {
+    pub pid: String,
 }
 
 impl Presence {
@@ -28,9 +37,15 @@ impl Presence {
         let dir = state_dir::below("mounts")?;
         let path = dir.join(format!("{}{}", prefix(mountpoint), std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        writeln!(file, "{}", mountpoint.display())?;
+        write!(file, "{:>WIDTH$}\n{}\n", 0, mountpoint.display())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
+    }
+
+    /// Tells how many files are left to upload.
+    pub fn tell(&self, left: usize) {
+        // Who waits is told less then, and waits all the same.
+        let _untold = self.lock.write_all_at(format!("{left:>WIDTH$}").as_bytes(), 0);
     }
 }
 
@@ -41,32 +56,63 @@ impl Drop for Presence {
     }
 }
 
-/// Waits until no daemon of `mountpoint` is left; the process id of one that outlives `patience`.
+/// Waits until no daemon of `mountpoint` is left, and answers how many files they left in the spool. A daemon that
+/// uploads is waited for as long as it does (`--drain-timeout` bounds that), another one for `patience`. `progress` is
+/// told how many files are left, whenever that changes.
 ///
 /// # Errors
-/// That process id.
-pub fn wait_for_end(mountpoint: &Path, patience: Duration) -> Result<(), String> {
-    let deadline = Instant::now() + patience;
+/// The process id of one that does not end.
+pub fn wait_for_end(
+    mountpoint: &Path,
+    patience: Duration,
+    mut progress: impl FnMut(usize),
+) -> Result<usize, Outlived> {
     let prefix = prefix(mountpoint);
-    let Ok(dir) = state_dir::base().map(|base| base.join("mounts")) else { return Ok(()) };
+    let Ok(dir) = state_dir::base().map(|base| base.join("mounts")) else { return Ok(0) };
     let names = fs::read_dir(dir).into_iter().flatten().flatten();
     let ours = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut staged = 0;
     for path in ours.map(|entry| entry.path()) {
-        while is_held(&path) {
-            if Instant::now() > deadline {
+        let Ok(file) = File::open(&path) else { continue };
+        let mut deadline = Instant::now() + patience;
+        let mut told = 0;
+        while is_held(&file) {
+            let left = read_left(&file);
+            if left != told {
+                progress(left);
+                told = left;
+            }
+            if left > 0 {
+                deadline = Instant::now() + patience;
+            } else if Instant::now() > deadline {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(name[prefix.len()..].to_owned());
+                return Err(Outlived { pid: name[prefix.len()..].to_owned() });
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        // What it told last stands.
+        staged += read_left(&file);
         let _ = fs::remove_file(&path);
     }
-    Ok(())
+    Ok(staged)
 }
 
-fn is_held(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+fn read_left(file: &File) -> usize {
+    let mut digits = [0; WIDTH];
+    let read = file.read_at(&mut digits, 0).unwrap_or(0);
+    std::str::from_utf8(&digits[..read]).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn is_held(file: &File) -> bool {
+    // A lock of ours goes with the copy of the descriptor.
+    let Ok(copy) = file.try_clone() else { return false };
+    match Flock::lock(copy, FlockArg::LockSharedNonblock) {
+        Ok(lock) => {
+            drop(lock);
+            false
+        }
+        Err(_) => true,
+    }
 }
 
 fn prefix(mountpoint: &Path) -> String {

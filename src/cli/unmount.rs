@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::args::UnmountArgs;
 use super::error::CliError;
-use super::{mount_table, mountpoint, presence};
+use super::{mount, mount_table, mountpoint, presence};
 
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -39,11 +39,24 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
     if args.lazy {
         return Ok(());
     }
-    presence::wait_for_end(&target, PATIENCE).map_err(|pid| {
+    let progress = |left| match left {
+        0 => eprintln!("supafs: everything is uploaded"),
+        left => eprintln!("supafs: uploading, {left} left"),
+    };
+    let staged = presence::wait_for_end(&target, PATIENCE, progress).map_err(|outlived| {
         CliError::failed(format!(
-            "{shown} is unmounted, but the daemon (process {pid}) does not end; see its log"
+            "{shown} is unmounted, but the daemon (process {}) does not end; see its log",
+            outlived.pid
         ))
-    })
+    })?;
+    if staged > 0 {
+        eprintln!(
+            "supafs: {staged} not uploaded in time; they are safe in the spool, and the next mount of this bucket goes on: \
+             see `supafs spool list`"
+        );
+        return Err(CliError::Told(mount::STAGED));
+    }
+    Ok(())
 }
 
 fn unmount(target: &Path) -> Result<(), CliError> {

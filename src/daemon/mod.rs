@@ -35,7 +35,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[error("{0}")]
 pub struct DaemonError(pub String);
 
-/// Mounts, calls `ready` once the mount answers, and serves until unmounted or told to stop
+/// Mounts, calls `ready` once the mount answers, `progress` with the number of files that are left to upload at the end,
+/// and serves until unmounted or told to stop
 /// (SIGTERM, SIGINT). Called with no other thread running; builds its own tokio runtime.
 ///
 /// # Errors
@@ -49,6 +50,7 @@ pub fn run(
     provider: SharedCredentialsProvider,
     authority: Arc<dyn Authority>,
     ready: impl FnOnce(),
+    progress: impl Fn(usize),
 ) -> Result<usize, DaemonError> {
     let runtime = runtime().map_err(|error| DaemonError(format!("cannot start: {error}")))?;
     let stats = Arc::new(Stats::default());
@@ -103,7 +105,7 @@ pub fn run(
 
     let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
     runtime.block_on(serve(signals, mounted, &report));
-    let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout));
+    let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout, progress));
     fs.end();
     report.write();
     tracing::info!("unmounted");
@@ -176,9 +178,10 @@ fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
 }
 
 /// Waits for uploads; returns how many files are left in the spool.
-async fn drain(fs: &Fs, timeout: Duration) -> usize {
+async fn drain(fs: &Fs, timeout: Duration, tell: impl Fn(usize)) -> usize {
     let until = tokio::time::Instant::now() + timeout;
     let progress = |left| {
+        tell(left);
         if left > 0 {
             tracing::info!(left, "uploading before the end");
         }
@@ -186,6 +189,7 @@ async fn drain(fs: &Fs, timeout: Duration) -> usize {
     match fs.drain(until, progress).await {
         Ok(()) => 0,
         Err(left) => {
+            tell(left);
             tracing::error!(
                 left,
                 "not uploaded in time; the next mount of this bucket goes on: see `supafs spool list`"
