@@ -338,3 +338,25 @@ fn help_names_every_command_and_wrong_usage_is_code_2() {
     }
     place.supafs(["--version"], &[]).ok();
 }
+
+#[test]
+fn unmount_shows_what_is_left_to_upload_and_the_next_mount_goes_on() {
+    let Some(backend) = Backend::standin_only("it makes uploads hang") else { return };
+    let bucket = backend.bucket();
+    let place = Place::new();
+    let env = variables(&backend, &Login::Keys);
+    let hang = backend.fault(Fault::new(Action::Hang).on("PutObject"));
+    let mount = ["mount", "--write-back", "--drain-timeout", "1s", &bucket.name, "mnt"];
+    place.supafs(mount, &borrowed(&env)).ok();
+    fs::write(place.mountpoint().join("file"), "late").expect("close does not wait");
+    let left = place.supafs(["unmount", "mnt"], &[]);
+    assert_eq!(left.status.code(), Some(75), "{}", left.stderr);
+    assert!(left.stderr.contains("uploading, 1 left"), "{}", left.stderr);
+    assert!(left.stderr.contains("1 not uploaded in time") && left.stderr.contains("supafs spool list"));
+    assert!(place.daemons().is_empty());
+    backend.standin().clear_fault(hang);
+    place.supafs(mount, &borrowed(&env)).ok();
+    assert_eq!(fs::read(place.mountpoint().join("file")).expect("it is shown"), b"late");
+    place.supafs(["unmount", "mnt"], &[]).ok();
+    assert_eq!(bucket.bytes("file").as_deref(), Some(&b"late"[..]));
+}
