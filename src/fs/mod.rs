@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use attr::{Attributes, FileKind};
 pub use dir::{DirCursor, DirItem};
@@ -48,13 +48,18 @@ use save::Writer;
 const BYTES_IN_FLIGHT: u64 = 512 * 1024;
 
 /// What the kernel is to forget, because the bucket was seen to have changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Invalidation {
     /// The name leads to something else now.
     Name { parent: u64, name: Box<[u8]> },
     /// Size or times of an inode are not what they were.
     Attributes { ino: u64 },
+    /// Tells that the kernel has forgotten what was sent before.
+    Done(oneshot::Sender<()>),
 }
+
+/// How long an answer waits for the kernel to forget: it may be busy in the same directory.
+const FORGETTING: Duration = Duration::from_secs(1);
 
 /// A bucket as a file system.
 pub struct Fs {
@@ -151,6 +156,14 @@ impl Fs {
     fn invalidate(&self, invalidation: Invalidation) {
         // The receiver is gone only while the mount comes down.
         let _unmounting = self.invalidations.send(invalidation);
+    }
+
+    /// Waits until the kernel has forgotten what it was told to.
+    async fn forgotten(&self) {
+        let (done, heard) = oneshot::channel();
+        self.invalidate(Invalidation::Done(done));
+        // It will in a moment, or its time to live ends.
+        let _late = tokio::time::timeout(FORGETTING, heard).await;
     }
 
     /// Writes what is still in memory only.

@@ -447,7 +447,12 @@ impl Fs {
         for batch in keys.chunks(BATCH) {
             let copies = batch.to_vec().into_iter().map(|object| async move {
                 let to = format!("{target}{}", &object.key[source.len()..]);
-                let etag = self.copy(&object.key, &to, object.size, None).await?;
+                let etag = match self.copy(&object.key, &to, object.size, None).await {
+                    Ok(etag) => etag,
+                    // Somebody removed it meanwhile: nothing is left to move.
+                    Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+                    Err(error) => return Err(error),
+                };
                 let key = object.key.clone();
                 match (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER)) {
                     (Some(folder), Some(to)) => self.known.moved_directory(folder, to),

@@ -155,6 +155,11 @@ impl Fs {
             Err(UploadError::Io(error)) => error.into(),
         };
         self.refused(ino, draft, &error);
+        if error.cause.as_ref().is_some_and(|cause| is_final(cause.kind)) {
+            // The listing tells the truth when the writer hears of it.
+            self.lost_name(ino);
+            self.forgotten().await;
+        }
         Err(error)
     }
 

@@ -14,16 +14,22 @@ use crate::fs::Invalidation;
 pub(super) fn spawn(notifier: Notifier, mut invalidations: UnboundedReceiver<Invalidation>) {
     let serve = move || {
         while let Some(invalidation) = invalidations.blocking_recv() {
-            let result = match &invalidation {
+            let shown = format!("{invalidation:?}");
+            let result = match invalidation {
                 Invalidation::Name { parent, name } => {
-                    notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
+                    notifier.inval_entry(INodeNo(parent), OsStr::from_bytes(&name))
                 }
                 // A negative offset: attributes only, the pages are replaced by the next open.
-                Invalidation::Attributes { ino } => notifier.inval_inode(INodeNo(*ino), -1, 0),
+                Invalidation::Attributes { ino } => notifier.inval_inode(INodeNo(ino), -1, 0),
+                Invalidation::Done(done) => {
+                    // Who asked may have stopped waiting.
+                    let _unheard = done.send(());
+                    Ok(())
+                }
             };
             if let Err(error) = result {
                 // ENOENT: the kernel had forgotten by itself.
-                tracing::trace!(?invalidation, %error, "the kernel did not need to be told");
+                tracing::trace!(invalidation = shown, %error, "the kernel did not need to be told");
             }
         }
     };
