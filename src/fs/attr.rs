@@ -21,7 +21,7 @@ pub struct Attributes {
     pub size: u64,
     pub atime: SystemTime,
     pub mtime: SystemTime,
-    /// When the server last changed the object, which tools that compare before and after rely on.
+    /// When it was last changed here, else by the server, which tools that compare before and after rely on.
     pub ctime: SystemTime,
     pub mode: u16,
     pub uid: u32,
@@ -48,10 +48,12 @@ impl Fs {
                 (kind, file.version.size, changed, mode)
             }
         };
+        let mut written = None;
         if let Some(draft) = inode.draft() {
             let state = draft.state();
             size = state.size;
             attrs = state.attrs.over(&attrs);
+            written = state.written();
         }
         let time =
             |nanos: Option<i64>, otherwise| nanos.map_or(otherwise, |nanos| from_nanos(i128::from(nanos)));
@@ -62,7 +64,7 @@ impl Fs {
             size,
             atime: time(extra.and_then(|extra| extra.atime), mtime),
             mtime,
-            ctime: time(extra.and_then(|extra| extra.ctime), changed),
+            ctime: time(extra.and_then(|extra| extra.ctime).max(written), changed),
             mode: attrs.mode.unwrap_or(default_mode),
             uid: attrs.uid.unwrap_or(presentation.uid),
             gid: attrs.gid.unwrap_or(presentation.gid),

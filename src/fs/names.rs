@@ -42,7 +42,7 @@ impl Fs {
             return Err(ErrorKind::Exists.into());
         }
         let key = format!("{prefix}{component}/");
-        let attrs = self.attrs_of_new(creation, true);
+        let attrs = self.attrs_of_new(parent, creation, true);
         let mut headers = ObjectHeaders::default();
         crate::attrs::Attrs { mtime: None, ..attrs }.write_to(&mut headers.metadata, true);
         self.put_placeholder(&key, &headers).await?;
@@ -279,7 +279,7 @@ impl Fs {
             return Err(ErrorKind::NameTooLong.into());
         }
         let writer = self.writer()?;
-        let attrs = crate::attrs::Attrs { mode: None, ..self.attrs_of_new(creation, false) };
+        let attrs = crate::attrs::Attrs { mode: None, ..self.attrs_of_new(parent, creation, false) };
         let mut state = State::on(&format!("{prefix}{component}"), None, attrs);
         state.changes.content_type = Some("text/plain".to_owned());
         let draft = Draft::new(&writer.spool, state)?;

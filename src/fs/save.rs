@@ -40,7 +40,13 @@ impl Writer {
         let removals = Removals::new(Arc::clone(store), delay);
         let store = Arc::clone(store);
         Self {
-            uploader: Uploader::new(store, options.part_size, overwrites, Arc::new(defaults), removals.clone()),
+            uploader: Uploader::new(
+                store,
+                options.part_size,
+                overwrites,
+                Arc::new(defaults),
+                removals.clone(),
+            ),
             queue: Queue::new(delay),
             removals,
             spool,
@@ -182,7 +188,8 @@ impl Fs {
         }
         let extra = inode.extra_mut();
         extra.attrs = attrs;
-        extra.ctime = Some(extra.ctime.unwrap_or(0).max(modified_ms * 1_000_000));
+        // Not the moment of the upload: closing a file changes nothing about it.
+        extra.ctime = extra.ctime.max(draft.state().written()).or(Some(modified_ms * 1_000_000));
         extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
         extra.last_error = None;
         draft.state().error = None;

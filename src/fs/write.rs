@@ -3,6 +3,7 @@
 //! The write path: the first change of a file makes a [`Draft`] of it, later ones go straight into the draft's spool
 //! file; close and fsync call [`Fs::save`], which waits for the upload, or leaves it to the queue (`--write-back`).
 
+use std::io;
 use std::sync::Arc;
 
 use super::handle::FileHandle;
@@ -53,15 +54,23 @@ impl Fs {
     }
 
     /// What differs from the mount's options for something that is made.
-    pub(super) fn attrs_of_new(&self, creation: Creation, is_directory: bool) -> Attrs {
+    pub(super) fn attrs_of_new(&self, parent: u64, creation: Creation, is_directory: bool) -> Attrs {
+        const SETGID: u16 = 0o2000;
         let presentation = &self.presentation;
         let default_mode = if is_directory { presentation.dir_mode } else { presentation.file_mode };
-        let mode = creation.mode & 0o7777;
+        let (mut mode, mut gid) = (creation.mode & 0o7777, creation.gid);
+        // A directory with the bit hands its group down, and to directories the bit as well.
+        if let Ok(parent) = self.attributes_of(parent)
+            && parent.mode & SETGID != 0
+        {
+            gid = parent.gid;
+            mode |= if is_directory { SETGID } else { 0 };
+        }
         Attrs {
             mtime: Some(nanos_now()),
             mode: (mode != default_mode).then_some(mode),
             uid: (creation.uid != presentation.uid).then_some(creation.uid),
-            gid: (creation.gid != presentation.gid).then_some(creation.gid),
+            gid: (gid != presentation.gid).then_some(gid),
         }
     }
 
@@ -95,7 +104,8 @@ impl Fs {
         }
         self.may_create(&prefix)?;
         let writer = self.writer()?;
-        let mut state = State::on(&format!("{prefix}{component}"), None, self.attrs_of_new(creation, false));
+        let mut state =
+            State::on(&format!("{prefix}{component}"), None, self.attrs_of_new(parent, creation, false));
         // Also a file that nothing is written to is one.
         state.generation = 1;
         state.mtime_is_set = false;
@@ -302,6 +312,8 @@ impl Fs {
             let mut bytes = vec![0; usize::try_from(end - offset).unwrap_or(0)];
             match self.read_pieces(file, draft, base.as_ref(), &pieces, offset, &mut bytes).await {
                 Ok(()) => return Ok(bytes.into()),
+                // The file was cut off meanwhile.
+                Err(error) if error.kind == ErrorKind::Busy => {}
                 // An upload may have given the draft another base meanwhile.
                 Err(_) if draft.state().base != base => {}
                 Err(error) => return Err(error),
@@ -326,7 +338,12 @@ impl Fs {
             let target = &mut bytes[at(range.start)..at(range.end)];
             match piece {
                 Piece::Zero(_) => {}
-                Piece::Local(range) => draft.data().read_exact_at(target, range.start)?,
+                Piece::Local(range) => match draft.data().read_exact_at(target, range.start) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        return Err(ErrorKind::Busy.into());
+                    }
+                    other => other?,
+                },
                 Piece::Base(range) => {
                     let base = base.ok_or(ErrorKind::Stale)?;
                     let reader = self.base_reader(file, base);
@@ -361,7 +378,12 @@ impl Fs {
         let state = draft.state();
         let object = match &state.base {
             Some(base) => object_of(base),
-            None => ObjectId::new(state.key.as_deref().unwrap_or_default(), crate::etag::ETag::none(), 0, Modified::unlisted(0)),
+            None => ObjectId::new(
+                state.key.as_deref().unwrap_or_default(),
+                crate::etag::ETag::none(),
+                0,
+                Modified::unlisted(0),
+            ),
         };
         drop(state);
         Reader::new(object, self.fetcher.clone())

@@ -346,6 +346,12 @@ impl State {
         self.mtime_is_set = false;
     }
 
+    /// When the content was last changed, as far as nobody set another time since.
+    #[must_use]
+    pub fn written(&self) -> Option<i64> {
+        self.attrs.mtime.filter(|_| !self.mtime_is_set)
+    }
+
     #[must_use]
     pub fn shape(&self) -> Shape<'_> {
         Shape {
