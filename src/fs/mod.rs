@@ -3,6 +3,7 @@
 //! The read path, from the kernel down: `fuse` decodes a request and calls [`Fs::read`] (`read.rs`), which asks the
 //! handle's `Reader` (`data/reader.rs`) for blocks.
 
+mod aside;
 mod attr;
 mod behind;
 mod dir;
@@ -13,6 +14,7 @@ mod lookup;
 mod names;
 mod read;
 mod rename;
+mod rename_folder;
 mod save;
 mod setattr;
 mod write;

@@ -1,34 +1,54 @@
-//! Rename: of files by one copy and one delete on the server, of folders object by object, of what is not in the
-//! bucket yet by changing where it will go.
+//! Rename: of files by one copy and one delete on the server, of what is not in the bucket yet by changing where it
+//! will go, of folders object by object (`rename_folder.rs`).
 //!
 //! No object is ever lost: a source is deleted after its copy is there, and where a policy refuses that, the copy is
 //! taken back, what it replaced is put back, and rename answers `EACCES`.
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
-
+use super::aside::Aside;
 use super::save::content_type;
 use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
 use crate::name;
-use crate::store::{ListRequest, ListedObject, MAX_COPY, ObjectHeaders, StoreError, StoreErrorKind};
-use crate::writeback::{Draft, State, UploadError, Uploaded};
-
-/// Copies of a folder's objects in flight.
-const COPIES: usize = 32;
-
-/// Objects of a folder that are copied before their sources are deleted.
-const BATCH: usize = 1000;
+use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
+use crate::writeback::{Draft, State, UploadError, Uploaded, is_final};
 
 /// Uploads of a file that may come between the steps of its rename.
 const UPLOADS_BETWEEN: u32 = 8;
 
 /// One end of a rename.
-struct End<'a> {
-    parent: u64,
-    prefix: String,
-    name: &'a [u8],
+pub(super) struct End<'a> {
+    pub parent: u64,
+    pub prefix: String,
+    pub name: &'a [u8],
+}
+
+/// A file on its way.
+struct Move<'a> {
+    from: &'a End<'a>,
+    to: &'a End<'a>,
+    ino: u64,
+    entry: &'a Entry,
+    source: String,
+    target: String,
+    /// What has the new name, as far as it is in the bucket.
+    replaced: Option<&'a Entry>,
+}
+
+impl Move<'_> {
+    /// The key of what had the target's name, where that is another one: a link gives way to a file, or the reverse.
+    fn other_key(&self) -> Option<String> {
+        let key = format!("{}{}", self.to.prefix, self.replaced?.component());
+        (key != self.target).then_some(key)
+    }
+}
+
+/// Why an object is not deleted.
+enum Kept {
+    Refused(FsError),
+    /// The server did not say, and cannot be asked.
+    Unknown(FsError),
 }
 
 impl Fs {
@@ -79,15 +99,16 @@ impl Fs {
         if matches!(entry.kind, Kind::Link(_)) {
             component.push_str(name::LINK_SUFFIX);
         }
-        let source = format!("{}{}", from.prefix, entry.component());
-        let target = format!("{}{component}", to.prefix);
         let (ino, old_target) = {
             let mut inodes = self.inodes.lock();
             let ino = inodes.upsert(from.parent, entry);
             inodes.opened(ino);
             (ino, inodes.named(to.parent, to.name))
         };
-        let result = self.move_content(from, ino, entry, (&source, &target), old_target, replaced).await;
+        let source = format!("{}{}", from.prefix, entry.component());
+        let target = format!("{}{component}", to.prefix);
+        let mut step = Move { from, to, ino, entry, source, target, replaced };
+        let result = self.move_content(&mut step, old_target).await;
         let result = result.map(|uploaded| {
             self.moved_file(from, to, ino, entry, component);
             if let Some((draft, uploaded)) = uploaded {
@@ -101,20 +122,16 @@ impl Fs {
     /// Brings the bytes from one key to another.
     async fn move_content(
         &self,
-        from: &End<'_>,
-        ino: u64,
-        entry: &Entry,
-        (source, target): (&str, &str),
+        step: &mut Move<'_>,
         old_target: Option<u64>,
-        replaced: Option<&Entry>,
     ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
         // What is to go from the target would take the new object with it.
-        self.writer()?.removals.settled(target).await?;
+        self.writer()?.removals.settled(&step.target).await?;
         let kept = self.keep_content(old_target).await?;
-        let replaced = replaced.filter(|_| kept.is_stored);
+        step.replaced = step.replaced.filter(|_| kept.is_stored);
         let mut moved = Err(ErrorKind::Busy.into());
         for _ in 0..UPLOADS_BETWEEN {
-            moved = self.move_over(from, ino, entry, (source, target), replaced).await;
+            moved = self.move_over(step).await;
             if !moved.as_ref().is_err_and(|error: &FsError| error.kind == ErrorKind::Busy) {
                 break;
             }
@@ -127,48 +144,109 @@ impl Fs {
     }
 
     /// The same, with what had the target's name out of the way.
-    async fn move_over(
-        &self,
-        from: &End<'_>,
-        ino: u64,
-        entry: &Entry,
-        (source, target): (&str, &str),
-        replaced: Option<&Entry>,
-    ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
-        let draft = self.inodes.lock().get(ino).and_then(|inode| inode.draft().cloned());
+    async fn move_over(&self, step: &Move<'_>) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
+        let Move { from, to, ino, entry, source, target, replaced } = step;
+        let draft = self.inodes.lock().get(*ino).and_then(|inode| inode.draft().cloned());
         if let Some(draft) = draft {
             // An upload under way ends first.
             drop(draft.changing().await);
             if !draft.state().is_clean() {
-                return self.move_draft(from, &draft, (source, target), replaced).await;
+                return self.move_draft(step, &draft).await;
             }
         }
+        self.keep_folder(&from.prefix, from.name).await?;
         // A policy that refuses the delete is known only afterwards: until then the old version is kept.
-        let kept = match replaced {
-            Some(replaced) if self.may_be_refused => Some(self.keep_object(target, replaced).await?),
+        let aside = match replaced {
+            Some(replaced) if self.may_be_refused => self.set_aside(&to.prefix, replaced).await?,
             _ => None,
         };
         let size = entry.version().map_or(0, |version| version.size);
-        self.keep_folder(&from.prefix, from.name).await?;
-        let headers = self.renamed_headers(ino, target);
-        let etag = self.copy(source, target, size, headers.as_ref()).await?;
-        if let Err(error) = self.store.delete(source).await {
-            self.take_back(target, kept.as_ref()).await;
-            return Err(error.into());
-        }
-        if let Some(kept) = kept {
-            kept.discard();
+        let headers = self.renamed_headers(*ino, target);
+        let etag = match self.copy(source, target, size, headers.as_ref()).await {
+            Ok(etag) => etag,
+            Err(error) => {
+                let is_unchanged = error.cause.as_ref().is_some_and(|cause| is_final(cause.kind));
+                match aside {
+                    Some(aside) if is_unchanged => self.drop_aside(aside).await,
+                    Some(aside) => self.put_back(aside).await,
+                    None => {}
+                }
+                return Err(error);
+            }
+        };
+        self.let_go(step, aside).await?;
+        if let Some(headers) = headers
+            && let Some(inode) = self.inodes.lock().get_mut(*ino)
+            && let Some((stored, _)) = &mut inode.extra_mut().headers
+        {
+            *stored = Arc::new(headers);
         }
         if let Some(version) = entry.version() {
             self.known.copied(source, version, target, &etag);
         }
         self.known.forget(source);
-        self.rebase(ino, target, &etag);
-        if let Some(file) = self.inodes.lock().get_mut(ino).and_then(|inode| inode.file_mut()) {
+        self.rebase(*ino, target, &etag);
+        if let Some(file) = self.inodes.lock().get_mut(*ino).and_then(|inode| inode.file_mut()) {
             file.version.etag = etag;
             file.version.modified.is_listed = false;
         }
         Ok(None)
+    }
+
+    /// Deletes what a rename leaves behind, now that the target holds what it should: what had the name under
+    /// another key, the source, and the copy of the old version. Where that is refused, all is as it was.
+    async fn let_go(&self, step: &Move<'_>, aside: Option<Aside>) -> Result<(), FsError> {
+        let other = step.other_key();
+        let keys = other.iter().chain([&step.source]);
+        for key in keys {
+            match self.delete_for_sure(key).await {
+                Ok(()) => {}
+                Err(Kept::Refused(error)) => {
+                    self.take_back(&step.target, aside).await;
+                    return Err(error);
+                }
+                Err(Kept::Unknown(error)) => {
+                    let kept = aside.as_ref().map(Aside::key);
+                    tracing::error!(source = step.source, target = step.target, kept, %error, "nobody knows whether a rename has removed its source; nothing more is removed");
+                    if let Some(aside) = &aside {
+                        self.show_aside(aside);
+                    }
+                    self.meta.invalidate(&step.to.prefix);
+                    self.meta.invalidate(&step.from.prefix);
+                    return Err(error);
+                }
+            }
+        }
+        if let Some(aside) = aside {
+            self.drop_aside(aside).await;
+        }
+        Ok(())
+    }
+
+    async fn delete_for_sure(&self, key: &str) -> Result<(), Kept> {
+        let error = match self.store.delete(key).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.kind == StoreErrorKind::Denied {
+            return Err(Kept::Refused(error.into()));
+        }
+        // It may be gone, with the answer lost.
+        match self.store.head(key).await {
+            Err(gone) if gone.kind == StoreErrorKind::NotFound => Ok(()),
+            _ => Err(Kept::Unknown(error.into())),
+        }
+    }
+
+    /// After a refused delete: the target is what it was.
+    async fn take_back(&self, target: &str, aside: Option<Aside>) {
+        let is_replaced = aside.as_ref().is_some_and(|aside| aside.of == target);
+        if !is_replaced && let Err(error) = self.store.delete(target).await {
+            tracing::warn!(key = target, %error, "a policy refused to remove the source of a rename, and now its copy: both are there");
+        }
+        if let Some(aside) = aside {
+            self.put_back(aside).await;
+        }
     }
 
     /// A clean draft of a file that was moved on the server is of the object under its new key.
@@ -194,23 +272,16 @@ impl Fs {
     /// What is not in the bucket yet goes to another key; what is there goes with it.
     async fn move_draft(
         &self,
-        from: &End<'_>,
+        step: &Move<'_>,
         draft: &Arc<Draft>,
-        (source, target): (&str, &str),
-        replaced: Option<&Entry>,
     ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
+        let Move { from, to, source, target, replaced, .. } = step;
         // After an error nobody knows: then it may be there.
         let is_stored = |state: &State| state.expected.is_some() || state.error.is_some();
         let was_stored = is_stored(&draft.state());
         if was_stored {
             self.keep_folder(&from.prefix, from.name).await?;
         }
-        let kept = match replaced {
-            Some(replaced) if self.may_be_refused && was_stored => {
-                Some(self.keep_object(target, replaced).await?)
-            }
-            _ => None,
-        };
         if draft.state().expected.is_some() && draft.state().stored_headers.is_none() {
             // What the object had goes with it.
             match self.store.head(source).await {
@@ -219,110 +290,92 @@ impl Fs {
                 Err(error) => return Err(error.into()),
             }
         }
+        let aside = match replaced {
+            Some(replaced) if self.may_be_refused && was_stored => {
+                self.set_aside(&to.prefix, replaced).await?
+            }
+            _ => None,
+        };
         let expected = {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             if state.is_clean() || is_stored(&state) != was_stored {
                 // An upload came between.
-                return Err(ErrorKind::Busy.into());
+                None
+            } else {
+                state.key = Some(target.clone());
+                Some(state.expected.take())
             }
-            state.key = Some(target.to_owned());
-            state.expected.take()
         };
-        draft.save(|_| {})?;
-        let mut uploaded = None;
-        if was_stored {
-            let writer = self.writer()?;
-            let result = match writer.uploader.upload(draft).await {
-                Ok(done) => self.store.delete(source).await.map(|()| uploaded = done).map_err(FsError::from),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = result {
-                let is_there = {
-                    let mut state = draft.state();
-                    let is_there = state.is_clean();
-                    state.key = Some(source.to_owned());
-                    state.expected = expected;
-                    state.stored = state.generation.wrapping_sub(1);
-                    is_there
-                };
-                if is_there {
-                    self.take_back(target, kept.as_ref()).await;
-                }
-                return Err(error);
+        let Some(expected) = expected else {
+            if let Some(aside) = aside {
+                self.drop_aside(aside).await;
             }
-            if let Some(kept) = kept {
-                kept.discard();
+            return Err(ErrorKind::Busy.into());
+        };
+        if let Err(error) = draft.save(|_| {}) {
+            tracing::warn!(%error, "the spool still has the old name of a file that was moved");
+        }
+        if !was_stored {
+            if let Some(other) = step.other_key()
+                && let Err(error) = self.store.delete(&other).await
+            {
+                let mut state = draft.state();
+                state.key = Some(source.clone());
+                state.expected = expected;
+                return Err(error.into());
+            }
+            return Ok(None);
+        }
+        let moved = self.send_moved(step, draft, aside).await;
+        match moved {
+            Ok(uploaded) => Ok(uploaded.map(|uploaded| (Arc::clone(draft), uploaded))),
+            Err(error) => {
+                let mut state = draft.state();
+                state.key = Some(source.clone());
+                state.expected = expected;
+                state.stored = state.generation.wrapping_sub(1);
+                Err(error)
             }
         }
-        Ok(uploaded.map(|uploaded| (Arc::clone(draft), uploaded)))
+    }
+
+    /// Uploads a draft to its new key, and lets the old one go.
+    async fn send_moved(
+        &self,
+        step: &Move<'_>,
+        draft: &Arc<Draft>,
+        aside: Option<Aside>,
+    ) -> Result<Option<Uploaded>, FsError> {
+        match self.writer()?.uploader.upload(draft).await {
+            Ok(uploaded) => {
+                self.let_go(step, aside).await?;
+                Ok(uploaded)
+            }
+            Err(error) => {
+                let is_unchanged = matches!(&error, UploadError::Store(error) if is_final(error.kind));
+                match aside {
+                    Some(aside) if is_unchanged => self.drop_aside(aside).await,
+                    Some(aside) => self.put_back(aside).await,
+                    None => {}
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// The headers of a file that changes its name, where they are known and follow from it.
     fn renamed_headers(&self, ino: u64, target: &str) -> Option<ObjectHeaders> {
-        let mut inodes = self.inodes.lock();
+        let inodes = self.inodes.lock();
         let source = inodes.key(ino)?;
-        let extra = inodes.get_mut(ino)?.extra_mut();
-        let (headers, _) = extra.headers.as_mut()?;
+        let (headers, _) = inodes.get(ino)?.extra()?.headers.as_ref()?;
         let (was, is) = (content_type(&source), content_type(target));
         if was == is || headers.content_type != was {
             return None;
         }
         let mut renamed = (**headers).clone();
         renamed.content_type = is;
-        *headers = Arc::new(renamed.clone());
         Some(renamed)
-    }
-
-    /// An object's content and headers, in the spool.
-    async fn keep_object(&self, key: &str, entry: &Entry) -> Result<Arc<Draft>, FsError> {
-        let writer = self.writer()?;
-        let head = self.store.head(key).await?;
-        let version = entry.version().ok_or(ErrorKind::IsDirectory)?;
-        let base = crate::writeback::Base {
-            key: key.to_owned(),
-            etag: head.etag.to_string(),
-            size: head.size,
-            modified_ms: version.modified.ms,
-        };
-        let mut state = State::on(key, Some(base), crate::attrs::Attrs::default());
-        state.stored_headers = Some(head.into());
-        let draft = Draft::new(&writer.spool, state)?;
-        writer.uploader.fill_all(&draft).await?;
-        Ok(draft)
-    }
-
-    /// After a refused delete: the target is what it was.
-    async fn take_back(&self, target: &str, kept: Option<&Arc<Draft>>) {
-        let result = match kept {
-            None => self.store.delete(target).await.map_err(FsError::from),
-            Some(kept) => {
-                {
-                    let mut state = kept.state();
-                    state.generation += 1;
-                    state.expected = None;
-                    state.base = None;
-                    state.base_limit = 0;
-                }
-                match self.writer() {
-                    Ok(writer) => writer.uploader.upload(kept).await.map(|_| ()).map_err(FsError::from),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        match (result, kept) {
-            (Ok(()), Some(kept)) => kept.discard(),
-            (Ok(()), None) => {}
-            (Err(error), Some(kept)) => {
-                tracing::error!(key = target, id = kept.id(), %error, "a policy refused a rename, and what it replaced cannot be put back; it is kept: see `supafs spool list`");
-                if let Err(error) = kept.park() {
-                    tracing::error!(%error, "cannot note it in the spool");
-                }
-            }
-            (Err(error), None) => {
-                tracing::warn!(key = target, %error, "a policy refused to remove the source of a rename, and now its copy: both are there");
-            }
-        }
     }
 
     /// A copy on the server, of any size.
@@ -380,168 +433,6 @@ impl Fs {
             let object =
                 crate::data::ObjectId::new(key, version.etag.clone(), version.size, version.modified);
             *handle.reader.lock() = crate::data::Reader::new(object, self.fetcher.clone());
-        }
-    }
-
-    async fn rename_directory(
-        &self,
-        from: &End<'_>,
-        to: &End<'_>,
-        entry: &Entry,
-        component: String,
-        replaces: bool,
-    ) -> Result<(), FsError> {
-        let source = format!("{}{}/", from.prefix, entry.component());
-        let target = format!("{}{component}/", to.prefix);
-        if target.starts_with(&source) {
-            return Err(ErrorKind::Invalid.into());
-        }
-        if replaces && self.holds_others(&target, b"").await? {
-            return Err(ErrorKind::NotEmpty.into());
-        }
-        // What is written below goes up first, so that everything there is is in the bucket.
-        self.save_below(&source).await?;
-        self.keep_folder(&from.prefix, from.name).await?;
-        let moved = self.move_objects(&source, &target).await?;
-        tracing::info!(%source, %target, objects = moved, "renamed a folder");
-        let ino = self.inodes.lock().named(from.parent, from.name);
-        let component = (component.as_bytes() != to.name).then(|| component.into_boxed_str());
-        {
-            let mut inodes = self.inodes.lock();
-            if let Some(old) = inodes.named(to.parent, to.name).filter(|&old| Some(old) != ino) {
-                inodes.remove(old);
-            }
-            if let Some(ino) = ino {
-                inodes.rename(ino, to.parent, to.name, component.clone());
-                if let Some(inode) = inodes.get_mut(ino) {
-                    inode.extra_mut().ctime = Some(crate::writeback::nanos_now());
-                }
-            }
-            self.changed_directory(&mut inodes, from.parent);
-            self.changed_directory(&mut inodes, to.parent);
-        }
-        self.meta.forget_below(&source);
-        self.meta.forget_below(&target);
-        self.meta.changed(&from.prefix, from.name, None, false);
-        let moved = Entry { name: to.name.into(), component, kind: Kind::Directory };
-        self.meta.changed(&to.prefix, to.name, Some(moved), false);
-        self.redirect_below(&source, &target);
-        Ok(())
-    }
-
-    /// Every object below a prefix, copied and then deleted in batches: at any time each is at the source, the target
-    /// or both.
-    async fn move_objects(&self, source: &str, target: &str) -> Result<usize, FsError> {
-        let mut request = ListRequest { prefix: source.to_owned(), ..ListRequest::default() };
-        let mut keys = Vec::new();
-        loop {
-            let page = self.store.list(&request).await?;
-            keys.extend(page.objects);
-            request.after = page.next;
-            if request.after.is_none() {
-                break;
-            }
-        }
-        let total = keys.len();
-        let mut done = 0;
-        for batch in keys.chunks(BATCH) {
-            let copies = batch.to_vec().into_iter().map(|object| async move {
-                let to = format!("{target}{}", &object.key[source.len()..]);
-                let etag = match self.copy(&object.key, &to, object.size, None).await {
-                    Ok(etag) => etag,
-                    // Somebody removed it meanwhile: nothing is left to move.
-                    Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
-                    Err(error) => return Err(error),
-                };
-                let key = object.key.clone();
-                match (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER)) {
-                    (Some(folder), Some(to)) => self.known.moved_directory(folder, to),
-                    _ => self.known.copied(&key, &object.into(), &to, &etag),
-                }
-                Ok::<_, FsError>(())
-            });
-            let copied = stream::iter(copies).buffer_unordered(COPIES).try_collect::<Vec<()>>().await;
-            let result = match copied {
-                Ok(_) => self.delete_sources(batch).await,
-                Err(error) => Err((error, batch.iter().map(|object| object.key.clone()).collect())),
-            };
-            if let Err((error, kept)) = result {
-                // What is still at the source goes from the target.
-                let copies: Vec<String> =
-                    kept.iter().map(|key| format!("{target}{}", &key[source.len()..])).collect();
-                if let Err(error) = self.store.delete_many(&copies).await {
-                    tracing::warn!(%target, %error, "copies of a rename that failed are left behind");
-                }
-                tracing::error!(%source, %target, done, total, %error, "a folder was renamed in part; renaming it again goes on");
-                self.meta.forget_below(source);
-                self.meta.forget_below(target);
-                return Err(error);
-            }
-            done += batch.len();
-            if total > BATCH {
-                tracing::info!(%source, %target, done, total, "renaming a folder");
-            }
-        }
-        Ok(total)
-    }
-
-    /// Deletes; the error names those that are still there.
-    async fn delete_sources(&self, batch: &[ListedObject]) -> Result<(), (FsError, Vec<String>)> {
-        let keys: Vec<String> = batch.iter().map(|object| object.key.clone()).collect();
-        let refused: Vec<StoreError> = match self.store.delete_many(&keys).await {
-            Ok(refused) => refused,
-            // Nobody knows which of them are gone: both stay.
-            Err(error) => return Err((error.into(), vec![])),
-        };
-        match refused.first() {
-            None => Ok(()),
-            Some(first) => {
-                let error = FsError::from(first.clone());
-                Err((error, refused.into_iter().map(|error| error.key).collect()))
-            }
-        }
-    }
-
-    /// Uploads everything that is being changed below a prefix.
-    async fn save_below(&self, prefix: &str) -> Result<(), FsError> {
-        for (ino, draft) in self.drafts_below(prefix) {
-            if !draft.state().is_clean() {
-                self.upload_draft(ino, &draft).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn drafts_below(&self, prefix: &str) -> Vec<(u64, Arc<Draft>)> {
-        self.inodes
-            .lock()
-            .iter()
-            .filter_map(|(ino, inode)| Some((ino, Arc::clone(inode.draft()?))))
-            .filter(|(_, draft)| draft.state().key.as_ref().is_some_and(|key| key.starts_with(prefix)))
-            .collect()
-    }
-
-    fn redirect_below(&self, source: &str, target: &str) {
-        let moved = |key: &str| format!("{target}{}", &key[source.len()..]);
-        for (_, draft) in self.drafts_below(source) {
-            let mut state = draft.state();
-            state.key = state.key.as_deref().map(moved);
-            if let Some(base) = &mut state.base
-                && base.key.starts_with(source)
-            {
-                base.key = moved(&base.key);
-            }
-            drop(state);
-            if let Err(error) = draft.save(|_| {}) {
-                tracing::warn!(%error, "the spool still has the old name of a file that was moved");
-            }
-        }
-        let open: Vec<u64> = self.handles.inodes();
-        for ino in open {
-            let key = self.inodes.lock().key(ino);
-            if let Some(key) = key.filter(|key| key.starts_with(target) && !key.ends_with('/')) {
-                self.redirect_readers(ino, &key);
-            }
         }
     }
 }
