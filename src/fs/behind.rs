@@ -37,7 +37,12 @@ impl Fs {
         record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
         record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
         let note = writer.spool.note(record)?;
-        writer.removals.push(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false });
+        writer.removals.push(Removal {
+            prefix: prefix.to_owned(),
+            name: name.into(),
+            note,
+            is_recovered: false,
+        });
         Ok(())
     }
 
@@ -121,12 +126,8 @@ impl Watcher for Fs {
         tracing::error!(key = removal.key(), %error, "the server refused to delete it; it is shown again");
         self.meta.unchanged(prefix, &name);
         self.meta.invalidate(prefix);
-        let mut inodes = self.inodes.lock();
-        let parent = inodes.find(prefix);
-        if let Some(parent) = parent.and_then(|ino| inodes.get_mut(ino)) {
-            parent.extra_mut().last_error = Some(error.message.as_str().into());
-        }
-        drop(inodes);
+        self.note_refusal(removal.key(), error.message.as_str().into());
+        let parent = self.inodes.lock().find(prefix);
         if let Some(parent) = parent {
             self.invalidate(Invalidation::Name { parent, name });
         }

@@ -43,8 +43,6 @@ pub struct Extra {
     pub draft: Option<Arc<Draft>>,
     /// The headers of the version that was uploaded here, and when that was.
     pub headers: Option<(Arc<ObjectHeaders>, Instant)>,
-    /// The server's words for the last refusal.
-    pub last_error: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -187,9 +185,9 @@ impl InodeTable {
     /// The directory that a prefix stands for, if its number is known.
     #[must_use]
     pub fn find(&self, prefix: &str) -> Option<u64> {
-        prefix.split_terminator('/').try_fold(ROOT, |parent, component| {
-            self.named(parent, &crate::name::from_component(component))
-        })
+        prefix
+            .split_terminator('/')
+            .try_fold(ROOT, |parent, component| self.named(parent, &crate::name::from_component(component)))
     }
 
     /// Takes the draft off an inode: its content is in the bucket, or given up.

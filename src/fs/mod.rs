@@ -20,9 +20,11 @@ mod setattr;
 mod write;
 mod xattr;
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,6 +50,9 @@ use save::Writer;
 
 /// What one request holds beside the cache: its connection's buffer and the block it is filling.
 const BYTES_IN_FLIGHT: u64 = 512 * 1024;
+
+/// Refusals that are remembered.
+const REFUSALS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
 /// What the kernel is to forget, because the bucket was seen to have changed.
 #[derive(Debug)]
@@ -83,6 +88,8 @@ pub struct Fs {
     ttl: Duration,
     started: SystemTime,
     scan: xattr::Scan,
+    /// The server's words for what it refused last, by key; a folder's ends in `/`.
+    refusals: Mutex<LruCache<Box<str>, Arc<str>>>,
     heads: SingleFlight<String, Result<ObjectHead, StoreError>>,
     invalidations: mpsc::UnboundedSender<Invalidation>,
 }
@@ -128,6 +135,7 @@ impl Fs {
             ttl: tuning.metadata_ttl,
             started: SystemTime::now(),
             scan: xattr::Scan::default(),
+            refusals: Mutex::new(LruCache::new(REFUSALS)),
             heads: SingleFlight::new(),
             invalidations,
         });

@@ -151,9 +151,8 @@ impl Fs {
         };
         if is_open {
             match self.writer()?.uploader.fill_all(&draft).await {
-                Ok(()) => {}
-                // Later reads of what is missing give ESTALE.
-                Err(UploadError::Conflict(_)) => {}
+                // After a change by somebody else, later reads of what is missing give ESTALE.
+                Ok(()) | Err(UploadError::Conflict(_)) => {}
                 Err(UploadError::Io(error)) => {
                     tracing::warn!(%error, "an open file that is removed does not fit into the spool; what was not read yet is lost to its readers");
                 }

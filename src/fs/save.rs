@@ -60,8 +60,36 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// The Content-Type that follows from a name.
 pub(super) fn content_type(key: &str) -> Option<String> {
-    mime_guess::from_path(key).first_raw().map(ToOwned::to_owned)
+    let ending = key.rsplit(['/', '.']).next().unwrap_or_default().to_ascii_lowercase();
+    let corrected = TYPES.iter().find(|(other, _)| *other == ending && key.len() > ending.len());
+    let guessed = || mime_guess::from_path(key).first_raw();
+    corrected.map(|(_, kind)| *kind).or_else(guessed).map(ToOwned::to_owned)
 }
+
+/// Endings whose registered type the table of `mime_guess` does not have.
+const TYPES: [(&str, &str); 21] = [
+    ("cjs", "text/javascript"),
+    ("jsonl", "application/jsonl"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("m4a", "audio/mp4"),
+    ("map", "application/json"),
+    ("md", "text/markdown"),
+    ("mjs", "text/javascript"),
+    ("mts", "video/mp2t"),
+    ("ndjson", "application/x-ndjson"),
+    ("opus", "audio/ogg"),
+    ("otf", "font/otf"),
+    ("rar", "application/vnd.rar"),
+    ("toml", "application/toml"),
+    ("ts", "video/mp2t"),
+    ("tsx", "text/plain"),
+    ("vcf", "text/vcard"),
+    ("wav", "audio/wav"),
+    ("woff", "font/woff"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
+    ("zst", "application/zstd"),
+];
 
 /// A draft in the queue.
 struct Save {
@@ -176,12 +204,14 @@ impl Fs {
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = uploaded.attrs;
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
+        self.refusals.lock().pop(uploaded.key.as_str());
         let mut inodes = self.inodes.lock();
         let key = inodes.key(ino);
         let Some(inode) = inodes.get_mut(ino) else { return };
         if key.as_deref() != Some(uploaded.key.as_str()) {
             return;
         }
+        let is_link = inode.file().is_some_and(|file| file.is_link);
         if let Some(file) = inode.file_mut() {
             file.version = version.clone();
             file.handed_out = true;
@@ -191,14 +221,14 @@ impl Fs {
         // Not the moment of the upload: closing a file changes nothing about it.
         extra.ctime = extra.ctime.max(draft.state().written()).or(Some(modified_ms * 1_000_000));
         extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
-        extra.last_error = None;
         draft.state().error = None;
         let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
         let component = inode.component().to_owned();
         let Some(prefix) = inodes.key(parent) else { return };
         drop(inodes);
         let component = (component.as_bytes() != &*name).then(|| component.into());
-        let entry = Entry { name: name.clone(), component, kind: Kind::File(version) };
+        let kind = if is_link { Kind::Link(version) } else { Kind::File(version) };
+        let entry = Entry { name: name.clone(), component, kind };
         self.meta.changed(&prefix, &name, Some(entry), false);
     }
 
@@ -209,13 +239,16 @@ impl Fs {
         if let Err(error) = draft.save(|record| record.error = Some(words.to_string())) {
             tracing::warn!(%error, "cannot note in the spool why an upload failed");
         }
-        let mut inodes = self.inodes.lock();
-        let Some(inode) = inodes.get_mut(ino) else { return };
-        inode.extra_mut().last_error = Some(Arc::clone(&words));
-        let parent = inode.parent();
-        if let Some(parent) = inodes.get_mut(parent) {
-            parent.extra_mut().last_error = Some(words);
-        }
+        let key = draft.state().key.clone().or_else(|| self.inodes.lock().key(ino));
+        self.note_refusal(&key.unwrap_or_default(), words);
+    }
+
+    /// Keeps the server's words for what it refused: for the name, and for its folder.
+    pub(super) fn note_refusal(&self, key: &str, words: Arc<str>) {
+        let folder = &key[..key.rfind('/').map_or(0, |at| at + 1)];
+        let mut refusals = self.refusals.lock();
+        refusals.put(folder.into(), Arc::clone(&words));
+        refusals.put(key.into(), words);
     }
 
     /// Somebody else changed the object: theirs keeps the name.
@@ -317,7 +350,7 @@ impl Fs {
         let key = draft.state().key.clone().unwrap_or_default();
         match draft.park() {
             Ok(()) => {
-                tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`")
+                tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`");
             }
             Err(error) => tracing::error!(%key, %error, "cannot note in the spool that an upload failed"),
         }

@@ -71,7 +71,7 @@ impl Fs {
         let value = match name {
             "content-type" => head.content_type.as_ref(),
             "cache-control" => head.cache_control.as_ref(),
-            _ => head.metadata.get(&name[METADATA.len()..]),
+            _ => head.metadata.get(&name[METADATA.len()..].to_ascii_lowercase()),
         };
         value.map(|value| value.clone().into_bytes()).ok_or_else(|| ErrorKind::NoAttribute.into())
     }
@@ -103,17 +103,19 @@ impl Fs {
     }
 
     fn last_error(&self, ino: u64) -> Option<Arc<str>> {
-        self.inodes.lock().get(ino)?.extra()?.last_error.clone()
+        let key = self.inodes.lock().key(ino)?;
+        self.refusals.lock().get(key.as_str()).cloned()
     }
 
     /// A header that was changed here and is not in the bucket yet: what it is to be. `Some(None)`: nothing.
+    #[expect(clippy::option_option, reason = "removed is not the same as unchanged")]
     fn changed_header(&self, ino: u64, name: &str) -> Option<Option<String>> {
         let draft = self.inodes.lock().get(ino)?.draft().cloned()?;
         let state = draft.state();
         let changed = match name {
             "content-type" => state.changes.content_type.clone().map(Some),
             "cache-control" => state.changes.cache_control.clone().map(Some),
-            _ => state.changes.metadata.get(name.strip_prefix(METADATA)?).cloned(),
+            _ => state.changes.metadata.get(&name.strip_prefix(METADATA)?.to_ascii_lowercase()).cloned(),
         };
         let is_new = state.expected.is_none();
         let default = || match name {
@@ -165,9 +167,11 @@ impl Fs {
         if !is_settable {
             return Err(ErrorKind::NotPermitted.into());
         }
-        let is_header = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+        if !short.bytes().all(is_token) {
+            return Err(ErrorKind::Invalid.into());
+        }
         let value = match value {
-            Some(value) if !value.iter().all(is_header) || value.len() > LONGEST_VALUE => {
+            Some(value) if !is_header_value(value) || value.len() > LONGEST_VALUE => {
                 return Err(ErrorKind::Invalid.into());
             }
             Some(value) => Some(String::from_utf8_lossy(value).into_owned()),
@@ -190,10 +194,10 @@ impl Fs {
             let mut state = draft.state();
             match short.as_str() {
                 "content-type" => {
-                    state.changes.content_type = value.or_else(|| Some("application/octet-stream".to_owned()))
+                    state.changes.content_type = value.or_else(|| Some("application/octet-stream".to_owned()));
                 }
                 "cache-control" => {
-                    state.changes.cache_control = value.or_else(|| Some("no-cache".to_owned()))
+                    state.changes.cache_control = value.or_else(|| Some("no-cache".to_owned()));
                 }
                 entry => {
                     let entry = entry[METADATA.len()..].to_ascii_lowercase();
@@ -204,4 +208,16 @@ impl Fs {
         }
         self.settle(ino, &draft)
     }
+}
+
+/// What a header's name may consist of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a header comes through with this value: spaces at its ends do not, and it does not if it is empty.
+fn is_header_value(value: &[u8]) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
+    value.iter().all(is_inner) && is_edge(value.first()) && is_edge(value.last())
 }
