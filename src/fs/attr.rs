@@ -79,14 +79,16 @@ impl Fs {
             return;
         }
         let Some(key) = inodes.key(ino) else { return };
-        let Some(inode) = inodes.get_mut(ino).filter(|inode| inode.opens() == 0) else { return };
-        if inode.extra().is_some_and(|extra| extra.draft.is_some() || !extra.attrs.is_empty()) {
-            return;
-        }
+        let Some(inode) = inodes.get_mut(ino) else { return };
+        // Also where nothing is taken over: what was written here is bound to its listed time by being asked for.
         let attrs = match &inode.node {
             Node::Directory => self.known.directory(&key),
             Node::File(file) => self.known.attrs(&key, &file.version),
         };
+        let has_own = inode.extra().is_some_and(|extra| extra.draft.is_some() || !extra.attrs.is_empty());
+        if has_own || inode.opens() > 0 {
+            return;
+        }
         if let Some(attrs) = attrs {
             inode.extra_mut().attrs = attrs;
         }

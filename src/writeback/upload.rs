@@ -42,6 +42,8 @@ pub struct Uploader {
 enum Found {
     /// What it is known to hold, or nothing; with the headers, where they were asked for.
     Expected(Option<ObjectHeaders>),
+    /// Something else, which is to be overwritten.
+    Other(ObjectHeaders),
     /// This very draft: an upload went through whose answer was lost.
     Ours(ETag),
 }
@@ -85,6 +87,8 @@ struct Job<'a> {
     state: State,
     key: String,
     headers: ObjectHeaders,
+    /// The base is what the key was just found to hold.
+    is_base_there: bool,
 }
 
 impl Uploader {
@@ -131,11 +135,15 @@ impl Uploader {
         self.removals.settled(&key).await?;
         let found = self.check(&key, &state).await?;
         let had = match &found {
-            Found::Expected(Some(headers)) => Some(headers),
+            Found::Expected(Some(headers)) | Found::Other(headers) => Some(headers),
             _ => state.stored_headers.as_ref(),
         };
         let headers = state.headers(had, || (self.defaults)(&key));
-        let job = Job { draft, state, key, headers };
+        let is_base = |base: &Base| {
+            base.key == key && state.expected.as_ref().is_some_and(|expected| expected.etag == base.etag())
+        };
+        let is_base_there = matches!(found, Found::Expected(_)) && state.base.as_ref().is_some_and(is_base);
+        let job = Job { draft, state, key, headers, is_base_there };
         let stream = draft.stream.lock().take();
         let result = match (found, stream) {
             (Found::Ours(etag), stream) => {
@@ -143,7 +151,7 @@ impl Uploader {
                 Ok((etag, job.headers.clone()))
             }
             (_, Some(stream)) => self.finish(&job, stream).await,
-            (_, None) => self.from_scratch(&job).await,
+            (_, None) => self.send_all(&job).await,
         };
         let mut state = draft.state();
         match result {
@@ -219,7 +227,7 @@ impl Uploader {
                 Ok(Found::Expected(Some(head.into())))
             }
             Ok(head) if may_be_there && state.is_what_was_sent(&head) => Ok(Found::Ours(head.etag)),
-            Ok(head) if self.overwrites => Ok(Found::Expected(Some(head.into()))),
+            Ok(head) if self.overwrites => Ok(Found::Other(head.into())),
             Ok(head) => Err(UploadError::Conflict(Box::new(head))),
             // Somebody deleted it; saving the file brings it back.
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(Found::Expected(None)),
@@ -227,7 +235,7 @@ impl Uploader {
         }
     }
 
-    async fn from_scratch(&self, job: &Job<'_>) -> Result<(ETag, ObjectHeaders), UploadError> {
+    async fn send_all(&self, job: &Job<'_>) -> Result<(ETag, ObjectHeaders), UploadError> {
         let etag = match plan(job.state.shape(), self.part_size) {
             Plan::Put => {
                 self.fill(job, 0..job.state.size).await?;
@@ -236,7 +244,9 @@ impl Uploader {
             }
             Plan::Copy => {
                 let base = job.base()?;
-                self.still_there(base).await?;
+                if !job.is_base_there {
+                    self.still_there(base).await?;
+                }
                 self.store.copy(&base.key, &job.key, Some(&job.headers)).await?
             }
             Plan::Parts(parts) => self.in_parts(job, parts).await?,
@@ -295,7 +305,7 @@ impl Uploader {
             Err(error) if is_final(error.kind) => return Err(error.into()),
             Err(error) => {
                 tracing::info!(%error, "the parts sent so far are lost; sending the file again");
-                return self.from_scratch(job).await;
+                return self.send_all(job).await;
             }
         };
         let (id, sent_headers) = (sent.id.clone(), sent.headers.clone());
@@ -327,7 +337,7 @@ impl Uploader {
         let Sent { id, mut parts, stale, .. } = sent;
         parts.retain(|part| !stale.contains(&part.number));
         let done: std::collections::BTreeSet<u16> = parts.iter().map(|part| part.number).collect();
-        let todo: Vec<(u16, Range<u64>)> = (1..)
+        let todo: Vec<(u16, Range<u64>)> = (1..=u16::MAX)
             .map(|number| (number, stream_part(number, self.part_size)))
             .take_while(|(_, range)| range.start < job.state.size)
             .map(|(number, range)| (number, range.start..range.end.min(job.state.size)))
