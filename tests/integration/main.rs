@@ -4,16 +4,23 @@
 #[macro_use]
 mod common;
 
+mod attributes;
 mod browse;
 mod cli;
+mod cost;
 mod credentials;
 mod directories;
 mod errors;
+mod folders;
 mod layers;
 mod listing;
 mod memory;
 mod names;
+mod names_written;
+mod renames;
 mod requests;
 mod rls;
 mod versions;
+mod writing;
 mod xattr;
+mod xattr_write;

@@ -7,12 +7,14 @@
 mod backend;
 mod counts;
 mod mount;
+mod ops;
 mod real;
 mod tools;
 
 pub use backend::{Backend, Bucket, Put, Users};
 pub use counts::Counts;
 pub use mount::{Login, Mount, MountOptions, Place, outcome};
+pub use ops::{Ops, ops, spent};
 pub use tools::{Random, body, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
 
 /// Ends the test, with a line that says so, where the server is a real one and `$why` needs the stand-in.
