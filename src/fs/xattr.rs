@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{ErrorKind, Fs, FsError};
 use crate::meta::FileVersion;
-use crate::store::ObjectHead;
+use crate::store::{ObjectHead, ObjectHeaders};
+use crate::writeback::State;
 
 const NAMESPACE: &str = "user.supabase.";
 const METADATA: &str = "meta.";
@@ -86,20 +87,42 @@ impl Fs {
         if self.last_error(ino).is_some() {
             names.push("last-error".to_owned());
         }
-        if let Some(version) = &target.version {
+        let draft = self.changed_state(ino);
+        if let Some(state) = draft.as_ref().filter(|state| state.expected.is_none()) {
+            // There is no object to ask about a file that is not in the bucket.
+            names.extend(header_names(&state.headers(None, || self.default_headers(&target.key))));
+        } else if let Some(version) = &target.version {
             names.push("etag".to_owned());
             let is_scan = self.scan.0.fetch_add(1, Ordering::Relaxed) >= LISTS_OF_A_SCAN;
             let head = match self.known.head(&target.key, version) {
                 None if !is_scan => Some(self.head(&target.key, version).await?),
                 known => known,
             };
-            if let Some(head) = head {
-                names.extend(head.content_type.iter().map(|_| "content-type".to_owned()));
-                names.extend(head.cache_control.iter().map(|_| "cache-control".to_owned()));
-                names.extend(head.metadata.keys().map(|name| format!("{METADATA}{name}")));
-            }
+            let headers = head.map(|head| ObjectHeaders::from((*head).clone()));
+            let headers = match &draft {
+                Some(state) => Some(state.headers(headers.as_ref(), ObjectHeaders::default)),
+                None => headers,
+            };
+            names.extend(headers.iter().flat_map(header_names));
         }
         Ok(names.iter().flat_map(|name| format!("{NAMESPACE}{name}\0").into_bytes()).collect())
+    }
+
+    /// The state of a file with changes that are not in the bucket yet.
+    fn changed_state(&self, ino: u64) -> Option<State> {
+        let draft = self.inodes.lock().get(ino)?.draft().cloned()?;
+        let state = draft.state().clone();
+        (!state.is_clean()).then_some(state)
+    }
+
+    /// What a new object of this key gets, beside what is asked for.
+    fn default_headers(&self, key: &str) -> ObjectHeaders {
+        let cache_control = self.writer.as_ref().and_then(|writer| writer.options.cache_control.clone());
+        ObjectHeaders {
+            content_type: super::save::content_type(key),
+            cache_control,
+            ..ObjectHeaders::default()
+        }
     }
 
     fn last_error(&self, ino: u64) -> Option<Arc<str>> {
@@ -118,9 +141,13 @@ impl Fs {
             _ => state.changes.metadata.get(&name.strip_prefix(METADATA)?.to_ascii_lowercase()).cloned(),
         };
         let is_new = state.expected.is_none();
-        let default = || match name {
-            "content-type" => super::save::content_type(state.key.as_deref().unwrap_or_default()),
-            _ => None,
+        let default = || {
+            let defaults = self.default_headers(state.key.as_deref().unwrap_or_default());
+            match name {
+                "content-type" => defaults.content_type,
+                "cache-control" => defaults.cache_control,
+                _ => None,
+            }
         };
         // There is no object to ask about a file that is not in the bucket.
         changed.or_else(|| is_new.then(default))
@@ -194,7 +221,8 @@ impl Fs {
             let mut state = draft.state();
             match short.as_str() {
                 "content-type" => {
-                    state.changes.content_type = value.or_else(|| Some("application/octet-stream".to_owned()));
+                    state.changes.content_type =
+                        value.or_else(|| Some("application/octet-stream".to_owned()));
                 }
                 "cache-control" => {
                     state.changes.cache_control = value.or_else(|| Some("no-cache".to_owned()));
@@ -208,6 +236,13 @@ impl Fs {
         }
         self.settle(ino, &draft)
     }
+}
+
+/// The names under which headers are shown.
+fn header_names(headers: &ObjectHeaders) -> Vec<String> {
+    let fixed = [("content-type", &headers.content_type), ("cache-control", &headers.cache_control)];
+    let fixed = fixed.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name.to_owned());
+    fixed.chain(headers.metadata.keys().map(|name| format!("{METADATA}{name}"))).collect()
 }
 
 /// What a header's name may consist of.

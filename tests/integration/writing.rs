@@ -102,6 +102,10 @@ fn open_flags_mean_what_they_say() {
     drop(OpenOptions::new().write(true).truncate(true).open(&path).expect("O_TRUNC"));
     assert_eq!(bucket.bytes("old").as_deref(), Some(&b""[..]));
     drop(OpenOptions::new().write(true).create(true).open(&path).expect("O_CREAT of what is there"));
+    // A stamp is new, also where it was empty before.
+    mount.sh("touch -d 2001-02-03 old; : > old");
+    let year = mount.sh("stat -c %y old");
+    assert!(!year.starts_with("2001"), "{year}");
     assert_errno(File::open(&path).and_then(|file| file.write_at(b"x", 0)), Errno::EBADF);
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 
-use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Put, body, eventually, run};
+use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Ops, Put, body, eventually, run, spent};
 use nix::errno::Errno;
 use supafs_standin::BucketLimits;
 
@@ -44,6 +44,10 @@ fn attributes_can_be_set_before_and_after_the_upload() {
     mount.sh(&set.replace("FILE", "before.txt"));
     let get = "getfattr --only-values -n user.supabase.meta.author before.txt";
     assert_eq!(mount.sh(get), "Jo Doe", "not uploaded yet");
+    let listed = mount.sh("getfattr before.txt");
+    for name in ["content-type", "cache-control", "meta.author"] {
+        assert!(listed.contains(&format!("user.supabase.{name}\n")), "{listed}");
+    }
     drop(file);
     assert!(are_rich(&bucket, "before.txt"), "{:?}", headers(&bucket, "before.txt"));
     assert_eq!(mount.sh(get), "Jo Doe");
@@ -51,11 +55,29 @@ fn attributes_can_be_set_before_and_after_the_upload() {
     let mount = Mount::with(&backend, &bucket, LONG);
     mount.sh(&set.replace("FILE", "after.txt"));
     assert_eq!(mount.sh("getfattr --only-values -n user.supabase.content-type after.txt"), "image/special");
+    assert!(mount.sh("getfattr after.txt").contains("user.supabase.meta.author\n"), "what is set is listed");
     eventually("the attributes in the bucket", || are_rich(&bucket, "after.txt").then_some(()));
     assert_eq!(bucket.bytes("after.txt").as_deref(), Some(&b"after"[..]));
     mount.sh("setfattr -x user.supabase.meta.author after.txt");
     eventually("the attribute to go", || headers(&bucket, "after.txt").2.is_empty().then_some(()));
     mount.sh("! getfattr -n user.supabase.meta.author after.txt 2> /dev/null");
+}
+
+#[test]
+fn the_attributes_of_a_file_that_is_not_in_the_bucket_are_listed_without_a_request() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, &format!("{LONG} --write-back --write-back-delay 1m"));
+    mount.names("");
+    let used = spent(&backend, &mount, || {
+        mount.sh("echo x > new.txt; setfattr -n user.supabase.meta.a -v b new.txt");
+        let listed = mount.sh("getfattr -d new.txt");
+        assert!(listed.contains("user.supabase.content-type=\"text/plain\""), "{listed}");
+        assert!(listed.contains("user.supabase.meta.a=\"b\""), "{listed}");
+    });
+    assert_eq!(used, Ops::default());
+    mount.stop();
+    assert_eq!(bucket.headers("new.txt").expect("there").metadata["a"], "b");
 }
 
 #[test]
