@@ -142,27 +142,13 @@ impl Fs {
     ) -> Result<Opened, FsError> {
         let mut opened = self.open(ino, for_writing).await?;
         if truncates {
-            if let Err(error) = self.empty(ino).await {
+            if let Err(error) = self.truncate(ino, 0).await {
                 self.release(ino, opened.handle);
                 return Err(error);
             }
             opened.keep_cache = false;
         }
         Ok(opened)
-    }
-
-    /// What `O_TRUNC` does: a change also where there was nothing to cut off.
-    async fn empty(&self, ino: u64) -> Result<(), FsError> {
-        let draft = self.draft_of(ino)?;
-        {
-            let _changing = draft.changing().await;
-            if draft.state().size == 0 {
-                draft.state().touch();
-            } else {
-                draft.truncate(0)?;
-            }
-        }
-        if self.handles.writers(ino) == 0 { self.save(ino).await } else { Ok(()) }
     }
 
     /// Whether files can be made here at all: not beside the buckets of `mount --all`.
@@ -241,6 +227,9 @@ impl Fs {
             let _changing = draft.changing().await;
             if draft.state().size != size {
                 draft.truncate(size)?;
+            } else if size == 0 {
+                // `O_TRUNC` is a change also where there is nothing to cut off, and comes as this.
+                draft.state().touch();
             }
         }
         if self.handles.writers(ino) == 0 { self.save(ino).await } else { Ok(()) }
