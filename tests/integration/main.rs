@@ -12,6 +12,7 @@ mod errors;
 mod layers;
 mod listing;
 mod memory;
+mod model;
 mod names;
 mod requests;
 mod rls;
