@@ -37,7 +37,22 @@ impl Fs {
         record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
         record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
         let note = writer.spool.note(record)?;
-        writer.removals.push(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false });
+        writer.removals.push(Removal {
+            prefix: prefix.to_owned(),
+            name: name.into(),
+            note,
+            is_recovered: false,
+        });
+        Ok(())
+    }
+
+    /// Before something takes a name: a folder, a file and a link of one name are objects of different keys, so what
+    /// is still to go under it would show beside the new one.
+    pub(super) async fn settle_name(&self, prefix: &str, component: &str) -> Result<(), FsError> {
+        let removals = &self.writer()?.removals;
+        for end in ["", name::LINK_SUFFIX, "/"] {
+            removals.settled(&format!("{prefix}{component}{end}")).await?;
+        }
         Ok(())
     }
 

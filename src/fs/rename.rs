@@ -109,9 +109,14 @@ impl Fs {
         replaced: Option<&Entry>,
     ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
         // What is to go from the target would take the new object with it.
-        self.writer()?.removals.settled(target).await?;
+        let (prefix, component) = target.split_at(target.rfind('/').map_or(0, |at| at + 1));
+        self.settle_name(prefix, component.strip_suffix(name::LINK_SUFFIX).unwrap_or(component)).await?;
         let kept = self.keep_content(old_target).await?;
         let replaced = replaced.filter(|_| kept.is_stored);
+        // A link and a file of one name have different keys: what is replaced is not overwritten then.
+        let beside =
+            replaced.map(|replaced| format!("{prefix}{}", replaced.component())).filter(|key| key != target);
+        let replaced = replaced.filter(|_| beside.is_none());
         let mut moved = Err(ErrorKind::Busy.into());
         for _ in 0..UPLOADS_BETWEEN {
             moved = self.move_over(from, ino, entry, (source, target), replaced).await;
@@ -120,10 +125,23 @@ impl Fs {
             }
         }
         match moved {
-            Ok(_) => self.orphan(old_target),
+            Ok(_) => {
+                self.orphan(old_target);
+                if let Some(key) = beside {
+                    self.delete_beside(&key).await;
+                }
+            }
             Err(_) => kept.give_back(),
         }
         moved
+    }
+
+    /// What a rename replaced, where that had another key.
+    async fn delete_beside(&self, key: &str) {
+        self.known.forget(key);
+        if let Err(error) = self.store.delete(key).await {
+            tracing::error!(key, %error, "what a rename replaced cannot be deleted; it is shown under a name of its own");
+        }
     }
 
     /// The same, with what had the target's name out of the way.
@@ -399,6 +417,9 @@ impl Fs {
         if replaces && self.holds_others(&target, b"").await? {
             return Err(ErrorKind::NotEmpty.into());
         }
+        // What is to go does not come along, and takes nothing with it that comes.
+        self.writer()?.removals.settled(&source).await?;
+        self.settle_name(&to.prefix, target[to.prefix.len()..].trim_end_matches('/')).await?;
         // What is written below goes up first, so that everything there is is in the bucket.
         self.save_below(&source).await?;
         self.keep_folder(&from.prefix, from.name).await?;

@@ -116,3 +116,34 @@ fn a_mount_does_what_the_model_does() {
 fn a_mount_that_writes_back_does_what_the_model_does() {
     check(true);
 }
+
+/// What the model has found.
+fn replay(write_back: bool, operations: &[Op]) {
+    let mut world = World::new(write_back);
+    for op in operations {
+        world.step(op);
+    }
+    world.end();
+}
+
+#[test]
+fn a_rename_over_a_link_leaves_nothing_of_it() {
+    let some = Bytes(1, 10);
+    replay(false, &[Op::Symlink("d"), Op::Create("a", some), Op::Rename("a", "d")]);
+    replay(false, &[Op::Create("d", some), Op::Symlink("a"), Op::Rename("a", "d")]);
+}
+
+#[test]
+fn what_takes_the_name_of_something_that_is_still_to_go_stands_alone() {
+    let some = Bytes(1, 10);
+    // What another client puts waits until the bucket holds all of it: then a removal is a request.
+    replay(true, &[Op::Create("d", some), Op::Put("a", some), Op::Unlink("d"), Op::Mkdir("d")]);
+    replay(true, &[Op::Symlink("d"), Op::Unlink("d"), Op::Create("d", some)]);
+}
+
+#[test]
+fn what_is_still_to_go_does_not_come_along_with_its_folder() {
+    let some = Bytes(1, 10);
+    let before = [Op::Mkdir("d"), Op::Create("d/a", some), Op::Put("a", some)];
+    replay(true, &[&before[..], &[Op::Unlink("d/a"), Op::Rename("d", "f")]].concat());
+}
