@@ -167,7 +167,10 @@ impl World {
                     Ok(())
                 }
                 // A folder's time is not kept.
-                Err(Errno::EISDIR) => tree.keep(path),
+                Err(Errno::EISDIR) => {
+                    tree.keep(path);
+                    Ok(())
+                }
                 Err(errno) => Err(errno),
             },
             _ => unreachable!("{op:?}"),
@@ -233,10 +236,8 @@ impl World {
 
     /// Another client changes only what is not open, and what has reached the bucket.
     fn may_change(&mut self, path: &str) -> bool {
-        if let Some(Node::File(file)) = self.tree.get(path) {
-            if self.is_open(file) {
-                return false;
-            }
+        if matches!(self.tree.get(path), Some(Node::File(file)) if self.is_open(file)) {
+            return false;
         }
         self.settle();
         true
@@ -421,7 +422,9 @@ impl World {
 }
 
 fn brief(objects: &[(String, Vec<u8>)]) -> String {
-    objects.iter().map(|(key, bytes)| format!("{key} ({} bytes) ", bytes.len())).collect()
+    let each: Vec<String> =
+        objects.iter().map(|(key, bytes)| format!("{key} ({} bytes)", bytes.len())).collect();
+    each.join(", ")
 }
 
 fn content(bytes: Bytes) -> Vec<u8> {
