@@ -46,6 +46,16 @@ impl Fs {
         Ok(())
     }
 
+    /// Before something takes a name: a folder, a file and a link of one name are objects of different keys, so what
+    /// is still to go under it would show beside the new one.
+    pub(super) async fn settle_name(&self, prefix: &str, component: &str) -> Result<(), FsError> {
+        let removals = &self.writer()?.removals;
+        for end in ["", name::LINK_SUFFIX, "/"] {
+            removals.settled(&format!("{prefix}{component}{end}")).await?;
+        }
+        Ok(())
+    }
+
     /// Goes on with what an earlier mount left in the spool: shown as it will be, and on its way.
     pub fn resume(&self, drafts: Vec<Arc<Draft>>, removals: Vec<Note>) {
         let Ok(writer) = self.writer() else { return };

@@ -41,6 +41,7 @@ impl Fs {
         if self.meta.lookup(&prefix, name).await?.entry.is_some() {
             return Err(ErrorKind::Exists.into());
         }
+        self.settle_name(&prefix, &component).await?;
         let key = format!("{prefix}{component}/");
         let attrs = self.attrs_of_new(parent, creation, true);
         let mut headers = ObjectHeaders::default();
@@ -273,6 +274,7 @@ impl Fs {
         if self.meta.lookup(&prefix, name).await?.entry.is_some() {
             return Err(ErrorKind::Exists.into());
         }
+        self.settle_name(&prefix, &component).await?;
         let component = format!("{component}{}", name::LINK_SUFFIX);
         if component.len() > name::MAX_LEN {
             return Err(ErrorKind::NameTooLong.into());

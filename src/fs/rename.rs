@@ -126,7 +126,8 @@ impl Fs {
         old_target: Option<u64>,
     ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
         // What is to go from the target would take the new object with it.
-        self.writer()?.removals.settled(&step.target).await?;
+        let (prefix, component) = step.target.split_at(step.to.prefix.len());
+        self.settle_name(prefix, component.strip_suffix(name::LINK_SUFFIX).unwrap_or(component)).await?;
         let kept = self.keep_content(old_target).await?;
         step.replaced = step.replaced.filter(|_| kept.is_stored);
         let mut moved = Err(ErrorKind::Busy.into());

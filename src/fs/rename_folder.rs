@@ -35,9 +35,8 @@ impl Fs {
             return Err(ErrorKind::NotEmpty.into());
         }
         // What is written below goes up first, and what was removed goes, so that the bucket is as it is shown.
-        let removals = &self.writer()?.removals;
-        removals.settled(&source).await?;
-        removals.settled(&target).await?;
+        self.writer()?.removals.settled(&source).await?;
+        self.settle_name(&to.prefix, target[to.prefix.len()..].trim_end_matches('/')).await?;
         self.save_below(&source).await?;
         self.keep_folder(&from.prefix, from.name).await?;
         let moved = self.move_objects(&source, &target).await?;

@@ -104,6 +104,10 @@ impl Fs {
         }
         self.may_create(&prefix)?;
         let writer = self.writer()?;
+        // One of the same key is waited for by the upload.
+        for end in [name::LINK_SUFFIX, "/"] {
+            writer.removals.settled(&format!("{prefix}{component}{end}")).await?;
+        }
         let mut state =
             State::on(&format!("{prefix}{component}"), None, self.attrs_of_new(parent, creation, false));
         // Also a file that nothing is written to is one.

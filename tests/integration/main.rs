@@ -15,6 +15,7 @@ mod folders;
 mod layers;
 mod listing;
 mod memory;
+mod model;
 mod names;
 mod names_written;
 mod renames;
