@@ -193,12 +193,16 @@ impl Fs {
         extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
         extra.last_error = None;
         draft.state().error = None;
+        if inode.is_removed() {
+            // It lost its name while the answer was on its way.
+            return;
+        }
         let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
         let component = inode.component().to_owned();
         let Some(prefix) = inodes.key(parent) else { return };
-        drop(inodes);
         let component = (component.as_bytes() != &*name).then(|| component.into());
         let entry = Entry { name: name.clone(), component, kind: Kind::File(version) };
+        // With the table held, so that nobody sees the one changed and not the other.
         self.meta.changed(&prefix, &name, Some(entry), false);
     }
 

@@ -3,10 +3,12 @@
 //! `user.supabase.key` and `.etag` are known from the listing; `.content-type`, `.cache-control` and `.meta.<name>`
 //! cost one HEAD for a version that was not read before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{ErrorKind, Fs, FsError};
+use crate::etag::ETag;
 use crate::meta::FileVersion;
 use crate::store::ObjectHead;
 
@@ -61,6 +63,9 @@ impl Fs {
         }
         let version = target.version.ok_or(ErrorKind::NoAttribute)?;
         if name == "etag" {
+            if version.etag == ETag::none() {
+                return Err(ErrorKind::NoAttribute.into());
+            }
             return Ok(version.etag.to_string().into_bytes());
         }
         let is_ours = matches!(name, "content-type" | "cache-control") || name.starts_with(METADATA);
@@ -87,23 +92,50 @@ impl Fs {
             names.push("last-error".to_owned());
         }
         if let Some(version) = &target.version {
-            names.push("etag".to_owned());
             let is_scan = self.scan.0.fetch_add(1, Ordering::Relaxed) >= LISTS_OF_A_SCAN;
+            let changed = self.changed_names(ino);
+            // There is no object to ask about a file that is not in the bucket.
+            let is_stored = version.etag != ETag::none();
             let head = match self.known.head(&target.key, version) {
-                None if !is_scan => Some(self.head(&target.key, version).await?),
+                None if is_stored && !is_scan => Some(self.head(&target.key, version).await?),
                 known => known,
             };
+            let mut headers = BTreeSet::new();
             if let Some(head) = head {
-                names.extend(head.content_type.iter().map(|_| "content-type".to_owned()));
-                names.extend(head.cache_control.iter().map(|_| "cache-control".to_owned()));
-                names.extend(head.metadata.keys().map(|name| format!("{METADATA}{name}")));
+                headers.extend(head.content_type.iter().map(|_| "content-type".to_owned()));
+                headers.extend(head.cache_control.iter().map(|_| "cache-control".to_owned()));
+                headers.extend(head.metadata.keys().map(|name| format!("{METADATA}{name}")));
             }
+            for (name, is_set) in changed {
+                if is_set {
+                    headers.insert(name)
+                } else {
+                    headers.remove(&name)
+                };
+            }
+            names.extend(is_stored.then(|| "etag".to_owned()));
+            names.extend(headers);
         }
         Ok(names.iter().flat_map(|name| format!("{NAMESPACE}{name}\0").into_bytes()).collect())
     }
 
     fn last_error(&self, ino: u64) -> Option<Arc<str>> {
         self.inodes.lock().get(ino)?.extra()?.last_error.clone()
+    }
+
+    /// The headers that were changed here and are not in the bucket yet, and whether they are to be there.
+    fn changed_names(&self, ino: u64) -> Vec<(String, bool)> {
+        let draft = self.inodes.lock().get(ino).and_then(|inode| inode.draft().cloned());
+        let Some(draft) = draft else { return vec![] };
+        let state = draft.state();
+        let metadata = state.changes.metadata.iter();
+        let mut names: Vec<String> = metadata.map(|(name, _)| format!("{METADATA}{name}")).collect();
+        names.extend(["content-type", "cache-control"].map(ToOwned::to_owned));
+        drop(state);
+        names
+            .into_iter()
+            .filter_map(|name| self.changed_header(ino, &name).map(|value| (name, value.is_some())))
+            .collect()
     }
 
     /// A header that was changed here and is not in the bucket yet: what it is to be. `Some(None)`: nothing.
