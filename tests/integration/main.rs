@@ -15,5 +15,8 @@ mod memory;
 mod names;
 mod requests;
 mod rls;
+mod rls_write;
+mod tools_files;
+mod tools_trees;
 mod versions;
 mod xattr;
