@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::Stream;
+use super::inode::InodeTable;
 use super::{Attributes, ErrorKind, Fs, FsError};
 use crate::meta::Entry;
 use crate::store::StoreError;
@@ -104,36 +105,43 @@ impl DirCursor<'_> {
         loop {
             let index = index(self.offset);
             let Stream { prefix, listing, changes } = &self.stream;
-            let entry = match listing.get(index) {
-                Some(entry) => match self.fs.meta.change(prefix, &entry.name) {
-                    None => Some(entry),
-                    Some(changed) => changed,
-                },
+            let (entry, is_listed) = match listing.get(index) {
+                Some(entry) => (Some(entry), true),
                 None if !listing.is_complete() => return None,
                 None => {
                     let (name, entry) = changes.get(index - listing.len())?;
-                    entry.clone().filter(|_| listing.find(name).is_none())
+                    (entry.clone().filter(|_| listing.find(name).is_none()), false)
                 }
             };
+            let Some(entry) = entry else {
+                self.offset += 1;
+                continue;
+            };
+            let mut inodes = self.fs.inodes.lock();
+            // What was a change when the stream began may be in the bucket by now, and another version.
+            let (entry, valid) = match self.fs.meta.change(prefix, &entry.name) {
+                Some(changed) => (changed, self.valid),
+                None if is_listed => (Some(entry), self.valid),
+                None => (Some(entry), Duration::ZERO),
+            };
             if let Some(entry) = entry {
-                return self.item(entry);
+                return self.item(&mut inodes, entry, valid);
             }
             self.offset += 1;
         }
     }
 
-    fn item(&self, entry: Entry) -> Option<DirItem> {
-        let mut inodes = self.fs.inodes.lock();
+    fn item(&self, inodes: &mut InodeTable, entry: Entry, valid: Duration) -> Option<DirItem> {
         let ino = match inodes.named(self.parent, &entry.name) {
             // What an aged listing says does not undo what was learned since.
-            Some(ino) if self.valid.is_zero() => ino,
+            Some(ino) if valid.is_zero() => ino,
             _ => inodes.upsert(self.parent, &entry),
         };
         inodes.remember(ino);
-        self.fs.refresh_attrs(&mut inodes, ino);
+        self.fs.refresh_attrs(inodes, ino);
         let attributes = self.fs.attributes(ino, inodes.get(ino)?);
         let next_offset = self.offset + 1;
-        Some(DirItem { name: entry.name, attributes, next_offset, valid: self.valid, is_held: true })
+        Some(DirItem { name: entry.name, attributes, next_offset, valid, is_held: true })
     }
 }
 

@@ -187,8 +187,9 @@ impl Fs {
     }
 
     pub(super) fn removed_name(&self, parent: u64, prefix: &str, name: &[u8], is_queued: bool) {
-        self.meta.changed(prefix, name, None, is_queued);
+        // Together, so that an upload which just ended does not bring the name back.
         let mut inodes = self.inodes.lock();
+        self.meta.changed(prefix, name, None, is_queued);
         if let Some(ino) = inodes.named(parent, name) {
             if let Some(inode) = inodes.get_mut(ino)
                 && inode.opens() > 0

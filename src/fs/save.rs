@@ -222,13 +222,17 @@ impl Fs {
         extra.ctime = extra.ctime.max(draft.state().written()).or(Some(modified_ms * 1_000_000));
         extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
         draft.state().error = None;
+        if inode.is_removed() {
+            // It lost its name while the answer was on its way.
+            return;
+        }
         let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
         let component = inode.component().to_owned();
         let Some(prefix) = inodes.key(parent) else { return };
-        drop(inodes);
         let component = (component.as_bytes() != &*name).then(|| component.into());
         let kind = if is_link { Kind::Link(version) } else { Kind::File(version) };
         let entry = Entry { name: name.clone(), component, kind };
+        // With the table held, so that nobody sees the one changed and not the other.
         self.meta.changed(&prefix, &name, Some(entry), false);
     }
 

@@ -81,7 +81,8 @@ impl Spool {
             record.error = Some("the daemon ended while the file was being written".to_owned());
         } else if record.state == RecordState::Committed && is_torn(&record) {
             record.state = RecordState::Parked;
-            record.error = Some("the machine lost power before the file was safe; it is not whole".to_owned());
+            record.error =
+                Some("the machine lost power before the file was safe; it is not whole".to_owned());
         }
         self.write_record(id, &record)?;
         if record.state == RecordState::Committed {
