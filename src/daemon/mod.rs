@@ -21,7 +21,7 @@ use crate::meta::Known;
 use crate::state_dir;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
-use crate::store::{ObjectStore, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
 use crate::writeback::{Draft, Owner, Recovered, Spool, SpoolOptions};
 
 /// More threads gain nothing: they only sign requests, copy bodies and fill replies.
@@ -100,7 +100,7 @@ pub fn run(
     ready();
     if is_writable {
         let _context = runtime.enter();
-        resume(&fs, &store, left);
+        resume(&fs, left);
     }
 
     let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
@@ -155,7 +155,7 @@ fn state_file(config: &MountConfig, identity: &Identity) -> io::Result<PathBuf> 
 }
 
 /// Goes on where an earlier daemon stopped.
-fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
+fn resume(fs: &Arc<Fs>, left: Recovered) {
     let Recovered { committed, removed, parked, quarantined, abandoned } = left;
     if parked > 0 {
         tracing::warn!(files = parked, "files in the spool wait for a decision: see `supafs spool list`");
@@ -167,14 +167,7 @@ fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
         tracing::info!(files = committed.len(), "uploading what the last mount left");
     }
     fs.resume(committed.into_iter().map(|(file, record)| Draft::recovered(file, &record)).collect(), removed);
-    for (key, id) in abandoned {
-        let store = Arc::clone(store);
-        drop(tokio::spawn(async move {
-            if let Err(error) = store.abort_upload(&key, &id).await {
-                tracing::warn!(%error, "an unfinished upload stays behind on the server");
-            }
-        }));
-    }
+    fs.abort_abandoned(abandoned);
 }
 
 /// Waits for uploads; returns how many files are left in the spool.
@@ -213,6 +206,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     dump: Signal,
+    /// `supafs spool` has changed something.
+    spool: Signal,
 }
 
 impl Signals {
@@ -221,6 +216,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             dump: signal(SignalKind::user_defined1())?,
+            spool: signal(SignalKind::user_defined2())?,
         })
     }
 }
@@ -232,6 +228,7 @@ async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) 
         tokio::select! {
             _ = &mut end => return,
             _ = signals.dump.recv() => status.write(),
+            _ = signals.spool.recv() => status.fs.rescan(),
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
