@@ -239,7 +239,9 @@ async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) 
         tracing::error!(%error, "cannot unmount; `supafs unmount` clears the mount point once this has ended");
     }
     if tokio::time::timeout(GRACE, end).await.is_err() {
-        tracing::info!("files are still open; they end with the daemon, and nothing in them is unsaved");
+        tracing::info!(
+            "files are still open; they end with the daemon, and what was written to them since their last close or fsync stays in the spool"
+        );
     }
 }
 

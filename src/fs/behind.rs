@@ -37,7 +37,12 @@ impl Fs {
         record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
         record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
         let note = writer.spool.note(record)?;
-        writer.removals.push(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false });
+        writer.removals.push(Removal {
+            prefix: prefix.to_owned(),
+            name: name.into(),
+            note,
+            is_recovered: false,
+        });
         Ok(())
     }
 

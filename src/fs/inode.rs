@@ -187,9 +187,9 @@ impl InodeTable {
     /// The directory that a prefix stands for, if its number is known.
     #[must_use]
     pub fn find(&self, prefix: &str) -> Option<u64> {
-        prefix.split_terminator('/').try_fold(ROOT, |parent, component| {
-            self.named(parent, &crate::name::from_component(component))
-        })
+        prefix
+            .split_terminator('/')
+            .try_fold(ROOT, |parent, component| self.named(parent, &crate::name::from_component(component)))
     }
 
     /// Takes the draft off an inode: its content is in the bucket, or given up.

@@ -13,7 +13,7 @@ use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
 use crate::name;
 use crate::store::{ListRequest, ListedObject, MAX_COPY, ObjectHeaders, StoreError, StoreErrorKind};
-use crate::writeback::{Draft, State, UploadError, Uploaded};
+use crate::writeback::{Draft, Expected, State, UploadError, Uploaded, is_final};
 
 /// Copies of a folder's objects in flight.
 const COPIES: usize = 32;
@@ -153,7 +153,7 @@ impl Fs {
         let headers = self.renamed_headers(ino, target);
         let etag = self.copy(source, target, size, headers.as_ref()).await?;
         if let Err(error) = self.store.delete(source).await {
-            self.take_back(target, kept.as_ref()).await;
+            self.not_deleted(target, kept.as_ref(), &error).await;
             return Err(error.into());
         }
         if let Some(kept) = kept {
@@ -191,6 +191,20 @@ impl Fs {
         }
     }
 
+    /// The source of a rename may still be there. Only where the server said so may the copy go again: a request whose
+    /// answer is missing may have been carried out, or may be yet.
+    async fn not_deleted(&self, target: &str, kept: Option<&Arc<Draft>>, error: &StoreError) {
+        if is_final(error.kind) {
+            return self.take_back(target, kept).await;
+        }
+        tracing::error!(key = target, %error, "nobody knows whether the source of a rename is still there; its copy stays");
+        if let Some(kept) = kept
+            && let Err(error) = kept.park()
+        {
+            tracing::error!(%error, "cannot note in the spool what a rename replaced");
+        }
+    }
+
     /// What is not in the bucket yet goes to another key; what is there goes with it.
     async fn move_draft(
         &self,
@@ -219,36 +233,53 @@ impl Fs {
                 Err(error) => return Err(error.into()),
             }
         }
-        let expected = {
+        let before = {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             if state.is_clean() || is_stored(&state) != was_stored {
                 // An upload came between.
                 return Err(ErrorKind::Busy.into());
             }
+            let before = state.clone();
             state.key = Some(target.to_owned());
-            state.expected.take()
+            state.expected = None;
+            // To replace what is there is what a rename is for; after a crash somebody else's is told from that.
+            state.replaces = replaced
+                .and_then(Entry::version)
+                .map(|version| Expected { etag: version.etag.clone(), size: version.size });
+            before
         };
-        draft.save(|_| {})?;
+        if let Err(error) = draft.save(|_| {}) {
+            draft.state().goes_back_to(&before);
+            return Err(error.into());
+        }
         let mut uploaded = None;
         if was_stored {
             let writer = self.writer()?;
-            let result = match writer.uploader.upload(draft).await {
-                Ok(done) => self.store.delete(source).await.map(|()| uploaded = done).map_err(FsError::from),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = result {
-                let is_there = {
-                    let mut state = draft.state();
-                    let is_there = state.is_clean();
-                    state.key = Some(source.to_owned());
-                    state.expected = expected;
-                    state.stored = state.generation.wrapping_sub(1);
-                    is_there
-                };
-                if is_there {
-                    self.take_back(target, kept.as_ref()).await;
+            let refused = match writer.uploader.upload(draft).await {
+                Ok(done) => {
+                    uploaded = done;
+                    self.store.delete(source).await.err().map(|error| (error.clone(), FsError::from(error)))
                 }
+                Err(error) => {
+                    draft.state().goes_back_to(&before);
+                    drop(draft.save(|_| {}));
+                    return Err(error.into());
+                }
+            };
+            if let Some((cause, error)) = refused {
+                {
+                    // Unless the copy is taken back, it is the best place for what is not here.
+                    let base = draft.state().base.clone();
+                    let mut state = draft.state();
+                    state.goes_back_to(&before);
+                    if !is_final(cause.kind) {
+                        state.base_limit = base.as_ref().map_or(0, |base| base.size.min(state.size));
+                        state.base = base;
+                    }
+                }
+                drop(draft.reseal());
+                self.not_deleted(target, kept.as_ref(), &cause).await;
                 return Err(error);
             }
             if let Some(kept) = kept {
@@ -289,6 +320,8 @@ impl Fs {
         state.stored_headers = Some(head.into());
         let draft = Draft::new(&writer.spool, state)?;
         writer.uploader.fill_all(&draft).await?;
+        // A crash must find it.
+        draft.save(|_| {})?;
         Ok(draft)
     }
 
@@ -399,6 +432,9 @@ impl Fs {
         if replaces && self.holds_others(&target, b"").await? {
             return Err(ErrorKind::NotEmpty.into());
         }
+        // What is to go there would be copied, or take its successor along.
+        self.writer()?.removals.settled(&source).await?;
+        self.writer()?.removals.settled(&target).await?;
         // What is written below goes up first, so that everything there is is in the bucket.
         self.save_below(&source).await?;
         self.keep_folder(&from.prefix, from.name).await?;

@@ -2,6 +2,7 @@
 //! follows from an upload, a refusal, or somebody else's change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -75,7 +76,7 @@ impl Job for Save {
     async fn attempt(&self) -> Outcome {
         // What is half written waits for its writer; what was closed before is safe in the spool.
         if !self.draft.is_sealed() && self.fs.handles.writers(self.ino) > 0 {
-            return Outcome::Changed;
+            return if self.fs.ends.load(Ordering::Relaxed) { Outcome::Failed } else { Outcome::Changed };
         }
         match self.fs.upload_draft(self.ino, &self.draft).await {
             Ok(()) => {
@@ -361,9 +362,26 @@ impl Fs {
     /// How many files stay behind in the spool.
     pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
         let Ok(writer) = self.writer() else { return Ok(()) };
+        self.ends.store(true, Ordering::Relaxed);
         let uploads = writer.queue.drain(until, progress).await;
         let removals = writer.removals.drain(until).await;
-        if uploads.is_err() || removals.is_err() { Err(writer.staged()) } else { Ok(()) }
+        let unsaved = self.unsaved(writer);
+        if uploads.is_err() || removals.is_err() || unsaved > 0 {
+            Err(writer.staged() + unsaved)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Files that are open with changes that nobody saved: the next mount finds them in the spool.
+    fn unsaved(&self, writer: &Writer) -> usize {
+        let inodes = self.inodes.lock();
+        let drafts = inodes.iter().filter_map(|(_, inode)| inode.draft());
+        let is_unsaved = |draft: &&Arc<Draft>| {
+            let state = draft.state();
+            !state.is_clean() && state.key.is_some() && !writer.queue.holds(draft.id())
+        };
+        drafts.filter(is_unsaved).count()
     }
 }
 
@@ -371,7 +389,9 @@ impl Fs {
 fn conflict_key(key: &str) -> String {
     let (folder, file) = key.rsplit_once('/').map_or(("", key), |(folder, file)| (folder, file));
     let (stem, extension) = match file.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() && extension.len() < 32 => (stem, format!(".{extension}")),
+        Some((stem, extension)) if !stem.is_empty() && extension.len() < 32 => {
+            (stem, format!(".{extension}"))
+        }
         _ => (file, String::new()),
     };
     let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();

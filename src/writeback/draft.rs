@@ -517,6 +517,20 @@ impl State {
         self.dirty.clear();
     }
 
+    /// The upload to another key counts for nothing: the file is of what it was of before.
+    pub fn goes_back_to(&mut self, before: &Self) {
+        self.key.clone_from(&before.key);
+        self.expected.clone_from(&before.expected);
+        self.replaces.clone_from(&before.replaces);
+        self.attempted.clone_from(&before.attempted);
+        self.stored_headers.clone_from(&before.stored_headers);
+        self.uploaded = before.uploaded;
+        self.base.clone_from(&before.base);
+        self.base_limit = before.base_limit.min(self.size);
+        self.dirty = before.dirty.iter().chain(self.dirty.iter()).collect();
+        self.generation += 1;
+    }
+
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.generation == self.stored

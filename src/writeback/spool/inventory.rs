@@ -37,7 +37,8 @@ pub fn inventory(dir: &Path) -> io::Result<(Vec<Staged>, Vec<PathBuf>)> {
     if !dir.try_exists()? {
         return Ok((staged, unreadable));
     }
-    for slot in below(dir)?.iter().flat_map(|place| below(place)).flatten().flat_map(|root| below(&root)).flatten()
+    for slot in
+        below(dir)?.iter().flat_map(|place| below(place)).flatten().flat_map(|root| below(&root)).flatten()
     {
         let holder = holder(&slot)?;
         for path in records_first(&slot)? {

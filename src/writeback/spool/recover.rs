@@ -64,7 +64,8 @@ impl Spool {
             }
             let parked = file.update(|record| {
                 record.state = RecordState::Parked;
-                record.error = Some("the file was written again, and the later version was uploaded".to_owned());
+                record.error =
+                    Some("the file was written again, and the later version was uploaded".to_owned());
             });
             match parked {
                 Ok(()) => recovered.parked += 1,
@@ -113,7 +114,8 @@ impl Spool {
             record.error = Some("the daemon ended while the file was being written".to_owned());
         } else if record.state == RecordState::Committed && is_torn(&record) {
             record.state = RecordState::Parked;
-            record.error = Some("the machine lost power before the file was safe; it is not whole".to_owned());
+            record.error =
+                Some("the machine lost power before the file was safe; it is not whole".to_owned());
         }
         if record != was
             && let Err(error) = self.write_record(id, &record)
