@@ -102,10 +102,15 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     }
     let presence = Presence::announce(&config.mountpoint)
         .map_err(|error| CliError::failed(format!("cannot keep state: {error}; set XDG_STATE_HOME")))?;
-    let ended =
-        daemon::run(config, credential.provider, Arc::clone(&credential.authority), || report.ready(), |left| {
+    let ended = daemon::run(
+        config,
+        credential.provider,
+        Arc::clone(&credential.authority),
+        || report.ready(),
+        |left| {
             presence.tell(left);
-        });
+        },
+    );
     drop(presence);
     match ended {
         Ok(0) => Ok(()),

@@ -6,6 +6,8 @@ mod common;
 
 mod browse;
 mod cli;
+mod conflicts;
+mod crash;
 mod credentials;
 mod directories;
 mod errors;
@@ -15,5 +17,8 @@ mod memory;
 mod names;
 mod requests;
 mod rls;
+mod spool;
 mod versions;
+mod write_back;
+mod write_faults;
 mod xattr;
