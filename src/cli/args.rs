@@ -57,6 +57,9 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// List the buckets that the credential can see.
     Buckets(BucketsArgs),
+    /// See and decide about files that are not in the bucket: those that were refused, or that a crash left open.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Check what a mount needs, one line each, with the fix.
     Doctor(DoctorArgs),
 }
@@ -301,6 +304,81 @@ pub struct BucketsArgs {
     pub json: bool,
     #[command(flatten)]
     pub access: AccessArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SpoolCommand {
+    /// List the files, with their state and what keeps them.
+    List {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: SpoolArgs,
+    },
+    /// Upload parked files again: by the mount that runs, or by the next one.
+    Retry {
+        /// Ids that `supafs spool list` shows
+        #[arg(value_name = "ID", required_unless_present = "all")]
+        ids: Vec<String>,
+        /// Every parked file
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        #[command(flatten)]
+        place: SpoolArgs,
+    },
+    /// Copy files out of the spool, into a directory.
+    Export {
+        /// Ids that `supafs spool list` shows, and the directory
+        #[arg(value_name = "ID> <DIR", num_args = 2.., required = true)]
+        targets: Vec<String>,
+        #[command(flatten)]
+        place: SpoolArgs,
+    },
+    /// Delete files from the spool: what is in them is lost.
+    Discard {
+        /// Ids that `supafs spool list` shows
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        /// Do not ask
+        #[arg(long, short = 'y')]
+        yes: bool,
+        #[command(flatten)]
+        place: SpoolArgs,
+    },
+}
+
+/// Where the spool is. No credential is needed.
+#[derive(Debug, Args)]
+pub struct SpoolArgs {
+    /// The spool of the mounts [env: SUPAFS_SPOOL_DIR] [default: $XDG_STATE_HOME/supafs/spool]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub spool_dir: Option<String>,
+    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// File of NAME=value lines, read as if they were in the environment [env: SUPAFS_ENV_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
+}
+
+impl SpoolArgs {
+    /// The layer of these flags.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        let mut layer = Layer::new(Source::Flag);
+        layer.set(Setting::SpoolDir, self.spool_dir.clone());
+        layer
+    }
+
+    /// The files that these flags name.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod presence;
 mod profile;
 mod setting;
 mod settings;
+mod spool;
 mod units;
 mod unmount;
 
@@ -45,6 +46,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Mount(args) => mount::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Buckets(args) => buckets::run(&args),
+        Command::Spool(command) => spool::run(&command),
         Command::Doctor(args) => return doctor::run(&args),
     };
     match result {

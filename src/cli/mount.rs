@@ -102,10 +102,15 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     }
     let presence = Presence::announce(&config.mountpoint)
         .map_err(|error| CliError::failed(format!("cannot keep state: {error}; set XDG_STATE_HOME")))?;
-    let ended =
-        daemon::run(config, credential.provider, Arc::clone(&credential.authority), || report.ready(), |left| {
+    let ended = daemon::run(
+        config,
+        credential.provider,
+        Arc::clone(&credential.authority),
+        || report.ready(),
+        |left| {
             presence.tell(left);
-        });
+        },
+    );
     drop(presence);
     match ended {
         Ok(0) => Ok(()),
@@ -191,16 +196,12 @@ fn writing(settings: &Settings) -> Result<Writing, CliError> {
         "fail" => Ok(OnConflict::Fail),
         _ => Err("is not copy, overwrite or fail".to_owned()),
     };
-    let spool_dir = match settings.path(Setting::SpoolDir) {
-        Some(dir) => std::path::absolute(dir),
-        None => state_dir::base().map(|base| base.join("spool")),
-    };
     Ok(Writing {
         write_back: settings.parsed(Setting::WriteBack, false, units::boolean)?,
         delay: settings.parsed(Setting::WriteBackDelay, seconds(1), units::duration)?,
         spool_sync: settings.parsed(Setting::SpoolSync, false, units::boolean)?,
         fsync_local: settings.parsed(Setting::Fsync, false, fsync_local)?,
-        spool_dir: spool_dir.map_err(|error| CliError::failed(format!("{error}; give --spool-dir")))?,
+        spool_dir: spool_dir(settings)?,
         spool_size: settings.parsed(Setting::SpoolSize, 10 << 30, units::size)?,
         drain_timeout: settings.parsed(Setting::DrainTimeout, seconds(300), units::duration)?,
         on_conflict: settings.parsed(Setting::OnConflict, OnConflict::Copy, on_conflict)?,
@@ -208,6 +209,18 @@ fn writing(settings: &Settings) -> Result<Writing, CliError> {
         cache_control: settings.parsed(Setting::CacheControl, None, |text| Ok(Some(text.to_owned())))?,
         part_size: settings.parsed(Setting::PartSize, 8 << 20, part_size)?,
     })
+}
+
+/// Where the spool is.
+///
+/// # Errors
+/// Where it is not given and no home is known.
+pub fn spool_dir(settings: &Settings) -> Result<PathBuf, CliError> {
+    let dir = match settings.path(Setting::SpoolDir) {
+        Some(dir) => std::path::absolute(dir),
+        None => state_dir::base().map(|base| base.join("spool")),
+    };
+    dir.map_err(|error| CliError::failed(format!("{error}; give --spool-dir")))
 }
 
 /// Sizes and times, with their defaults.

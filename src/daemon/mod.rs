@@ -21,7 +21,7 @@ use crate::meta::Known;
 use crate::state_dir;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
-use crate::store::{ObjectStore, StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
 use crate::writeback::{Draft, Owner, Recovered, Spool, SpoolOptions};
 
 /// More threads gain nothing: they only sign requests, copy bodies and fill replies.
@@ -94,14 +94,15 @@ pub fn run(
         let _context = runtime.enter();
         Signals::new().map_err(|error| DaemonError(format!("cannot wait for signals: {error}")))?
     };
+    // Before the first lookup: what an earlier mount left is shown at once.
+    if is_writable {
+        let _context = runtime.enter();
+        resume(&fs, left);
+    }
     let mounted = fuse::mount(Arc::clone(&fs), forgotten, &request, runtime.handle().clone())
         .map_err(|error| DaemonError(refused_message(&config.mountpoint, &error)))?;
     tracing::info!(%source, mountpoint = %config.mountpoint.display(), identity = %authority.identity(), "mounted");
     ready();
-    if is_writable {
-        let _context = runtime.enter();
-        resume(&fs, &store, left);
-    }
 
     let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
     runtime.block_on(serve(signals, mounted, &report));
@@ -155,7 +156,7 @@ fn state_file(config: &MountConfig, identity: &Identity) -> io::Result<PathBuf> 
 }
 
 /// Goes on where an earlier daemon stopped.
-fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
+fn resume(fs: &Arc<Fs>, left: Recovered) {
     let Recovered { committed, removed, parked, quarantined, abandoned } = left;
     if parked > 0 {
         tracing::warn!(files = parked, "files in the spool wait for a decision: see `supafs spool list`");
@@ -167,14 +168,7 @@ fn resume(fs: &Arc<Fs>, store: &Arc<dyn ObjectStore>, left: Recovered) {
         tracing::info!(files = committed.len(), "uploading what the last mount left");
     }
     fs.resume(committed.into_iter().map(|(file, record)| Draft::recovered(file, &record)).collect(), removed);
-    for (key, id) in abandoned {
-        let store = Arc::clone(store);
-        drop(tokio::spawn(async move {
-            if let Err(error) = store.abort_upload(&key, &id).await {
-                tracing::warn!(%error, "an unfinished upload stays behind on the server");
-            }
-        }));
-    }
+    fs.abort_abandoned(abandoned);
 }
 
 /// Waits for uploads; returns how many files are left in the spool.
@@ -213,6 +207,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     dump: Signal,
+    /// `supafs spool` has changed something.
+    spool: Signal,
 }
 
 impl Signals {
@@ -221,6 +217,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             dump: signal(SignalKind::user_defined1())?,
+            spool: signal(SignalKind::user_defined2())?,
         })
     }
 }
@@ -232,6 +229,7 @@ async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) 
         tokio::select! {
             _ = &mut end => return,
             _ = signals.dump.recv() => status.write(),
+            _ = signals.spool.recv() => status.fs.rescan(),
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
         }
@@ -242,7 +240,9 @@ async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) 
         tracing::error!(%error, "cannot unmount; `supafs unmount` clears the mount point once this has ended");
     }
     if tokio::time::timeout(GRACE, end).await.is_err() {
-        tracing::info!("files are still open; they end with the daemon, and nothing in them is unsaved");
+        tracing::info!(
+            "files are still open; they end with the daemon, and what was written to them since their last close or fsync stays in the spool"
+        );
     }
 }
 

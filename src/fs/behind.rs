@@ -59,11 +59,7 @@ impl Fs {
     /// Goes on with what an earlier mount left in the spool: shown as it will be, and on its way.
     pub fn resume(&self, drafts: Vec<Arc<Draft>>, removals: Vec<Note>) {
         let Ok(writer) = self.writer() else { return };
-        for draft in drafts {
-            let key = draft.state().key.clone().unwrap_or_default();
-            let ino = self.settle_in(&key, &draft);
-            self.enqueue(ino, &draft);
-        }
+        // First what is to go: a file that was made in its place since is shown, and waits until it is gone.
         for note in removals {
             let (prefix, component) = split(&note.record.key);
             let shown = name::from_component(component).into_owned();
@@ -72,6 +68,41 @@ impl Fs {
             }
             let (prefix, name) = (prefix.to_owned(), shown.into());
             writer.removals.push(Removal { prefix, name, note, is_recovered: true });
+        }
+        for draft in drafts {
+            let key = draft.state().key.clone().unwrap_or_default();
+            let ino = self.settle_in(&key, &draft);
+            self.enqueue(ino, &draft);
+        }
+    }
+
+    /// Goes on with files in the spool that somebody has decided about.
+    pub fn rescan(&self) {
+        let Ok(writer) = self.writer() else { return };
+        match writer.spool.rescan() {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => {
+                tracing::info!(files = found.len(), "uploading what was parked");
+                let drafts = found.into_iter().map(|(file, record)| Draft::recovered(file, &record));
+                self.resume(drafts.collect(), vec![]);
+            }
+            Err(error) => tracing::warn!(%error, "cannot look through the spool"),
+        }
+    }
+
+    /// Ends multipart uploads that an earlier daemon began.
+    pub fn abort_abandoned(&self, uploads: Vec<Note>) {
+        for note in uploads {
+            let store = Arc::clone(&self.store);
+            drop(tokio::spawn(async move {
+                let id = note.record.upload.clone().unwrap_or_default();
+                match store.abort_upload(&note.record.key, &id).await {
+                    Ok(()) => note.remove(),
+                    Err(error) => {
+                        tracing::warn!(%error, "an unfinished upload stays behind on the server; the next mount ends it");
+                    }
+                }
+            }));
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Fs {
     drafting: Mutex<()>,
     /// Rights may be missing that no request tells beforehand: a user's, not a key's.
     may_be_refused: bool,
+    /// Unmounted: what is open now is not waited for.
+    ends: std::sync::atomic::AtomicBool,
     me: Weak<Self>,
     fetcher: Fetcher,
     inodes: Mutex<InodeTable>,
@@ -120,6 +122,7 @@ impl Fs {
         let ahead = budget / 2;
         let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            ends: std::sync::atomic::AtomicBool::new(false),
             me: Weak::clone(me),
             stats: Arc::clone(stats),
             writer,

@@ -12,7 +12,7 @@ use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
 use crate::name;
 use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
-use crate::writeback::{Draft, State, UploadError, Uploaded, is_final};
+use crate::writeback::{Draft, Expected, State, UploadError, Uploaded, is_final};
 
 /// Uploads of a file that may come between the steps of its rename.
 const UPLOADS_BETWEEN: u32 = 8;
@@ -297,33 +297,55 @@ impl Fs {
             }
             _ => None,
         };
-        let expected = {
+        let before = {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             if state.is_clean() || is_stored(&state) != was_stored {
                 // An upload came between.
                 None
             } else {
+                let before = state.clone();
                 state.key = Some(target.clone());
-                Some(state.expected.take())
+                state.expected = None;
+                // To replace what is there is what a rename is for; after a crash somebody else's is told from that.
+                state.replaces = replaced
+                    .and_then(Entry::version)
+                    .map(|version| Expected { etag: version.etag.clone(), size: version.size });
+                Some(before)
             }
         };
-        let Some(expected) = expected else {
+        let Some(before) = before else {
             if let Some(aside) = aside {
                 self.drop_aside(aside).await;
             }
             return Err(ErrorKind::Busy.into());
         };
+        let go_back = |is_unknown: bool| {
+            let mut state = draft.state();
+            let base = state.base.clone();
+            state.goes_back_to(&before);
+            if is_unknown {
+                // The copy that stays is the best place for what is not here.
+                state.base_limit = base.as_ref().map_or(0, |base| base.size.min(state.size));
+                state.base = base;
+            }
+            drop(state);
+            if let Err(error) = draft.reseal() {
+                tracing::warn!(%error, "the spool has the new name of a file that was not moved");
+            }
+        };
         if let Err(error) = draft.save(|_| {}) {
-            tracing::warn!(%error, "the spool still has the old name of a file that was moved");
+            go_back(false);
+            if let Some(aside) = aside {
+                self.drop_aside(aside).await;
+            }
+            return Err(error.into());
         }
         if !was_stored {
             if let Some(other) = step.other_key()
                 && let Err(error) = self.store.delete(&other).await
             {
-                let mut state = draft.state();
-                state.key = Some(source.clone());
-                state.expected = expected;
+                go_back(false);
                 return Err(error.into());
             }
             return Ok(None);
@@ -332,10 +354,9 @@ impl Fs {
         match moved {
             Ok(uploaded) => Ok(uploaded.map(|uploaded| (Arc::clone(draft), uploaded))),
             Err(error) => {
-                let mut state = draft.state();
-                state.key = Some(source.clone());
-                state.expected = expected;
-                state.stored = state.generation.wrapping_sub(1);
+                let is_sent = draft.state().is_clean();
+                let is_unknown = error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind));
+                go_back(is_sent && is_unknown);
                 Err(error)
             }
         }

@@ -2,6 +2,7 @@
 //! follows from an upload, a refusal, or somebody else's change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
 use crate::meta::{Entry, FileVersion, Kind};
-use crate::store::{ObjectHead, ObjectHeaders, ObjectStore};
+use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
     Draft, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final, nanos_now,
 };
@@ -41,7 +42,7 @@ impl Writer {
         let store = Arc::clone(store);
         Self {
             uploader: Uploader::new(
-                store,
+                (store, Arc::clone(&spool)),
                 options.part_size,
                 overwrites,
                 Arc::new(defaults),
@@ -101,6 +102,10 @@ struct Save {
 #[async_trait]
 impl Job for Save {
     async fn attempt(&self) -> Outcome {
+        // What is half written waits for its writer; what was closed before is safe in the spool.
+        if !self.draft.is_sealed() && self.fs.handles.writers(self.ino) > 0 {
+            return if self.fs.ends.load(Ordering::Relaxed) { Outcome::Failed } else { Outcome::Changed };
+        }
         match self.fs.upload_draft(self.ino, &self.draft).await {
             Ok(()) => {
                 let state = self.draft.state();
@@ -112,10 +117,6 @@ impl Job for Save {
     }
 
     fn ended(&self, failed: bool) {
-        let is_open = self.fs.inodes.lock().get(self.ino).is_some_and(|inode| inode.opens() > 0);
-        if is_open {
-            return;
-        }
         if failed {
             self.fs.park(self.ino, &self.draft);
         } else {
@@ -261,7 +262,8 @@ impl Fs {
         self.stats.conflicts.add(1);
         let key = draft.state().key.clone().unwrap_or_default();
         if writer.options.on_conflict == OnConflict::Fail {
-            let error = FsError::new(ErrorKind::Stale);
+            let error = lost_to(&key);
+            draft.state().error.clone_from(&error.cause);
             tracing::error!(%key, etag = %head.etag, "the object was changed by somebody else; what was written here stays in the spool (--on-conflict fail)");
             self.refused(ino, draft, &error);
             return Err(error);
@@ -272,17 +274,21 @@ impl Fs {
             let mut state = draft.state();
             // What is not here was part of a version that is gone.
             if state.local.missing(0..state.base_limit) > 0 {
+                let error = lost_to(&key);
+                state.error.clone_from(&error.cause);
                 drop(state);
-                let error = FsError::new(ErrorKind::Stale);
                 tracing::error!(%key, "the object was changed by somebody else while parts of it were changed here; the changes stay in the spool");
                 self.refused(ino, draft, &error);
                 return Err(error);
             }
             state.key = Some(beside.clone());
             state.expected = None;
+            state.replaces = None;
+            state.attempted.clear();
             state.base = None;
             state.base_limit = 0;
         }
+        draft.reseal()?;
         match writer.uploader.upload(draft).await {
             Ok(_) => {}
             Err(error) => {
@@ -344,13 +350,32 @@ impl Fs {
         }
     }
 
+    /// Ends a draft that nobody uses, whose content is in the bucket or not wanted.
     pub(super) fn drop_draft(&self, ino: u64, draft: &Arc<Draft>) {
-        self.inodes.lock().end_draft(ino, draft);
+        {
+            let mut inodes = self.inodes.lock();
+            let is_open = inodes.get(ino).is_some_and(|inode| inode.opens() > 0);
+            let state = draft.state();
+            // Somebody opened or changed it in this moment.
+            if is_open || !(state.is_clean() || state.key.is_none()) {
+                return;
+            }
+            drop(state);
+            inodes.end_draft(ino, draft);
+        }
         draft.discard();
     }
 
     /// Leaves in the spool what the bucket does not take; the name shows what the server has.
     pub(super) fn park(&self, ino: u64, draft: &Arc<Draft>) {
+        let is_open = self.inodes.lock().get(ino).is_some_and(|inode| inode.opens() > 0);
+        if is_open {
+            // Its last user decides.
+            return;
+        }
+        if draft.state().key.is_none() {
+            return self.drop_draft(ino, draft);
+        }
         let key = draft.state().key.clone().unwrap_or_default();
         match draft.park() {
             Ok(()) => {
@@ -374,9 +399,26 @@ impl Fs {
     /// How many files stay behind in the spool.
     pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
         let Ok(writer) = self.writer() else { return Ok(()) };
+        self.ends.store(true, Ordering::Relaxed);
         let uploads = writer.queue.drain(until, progress).await;
         let removals = writer.removals.drain(until).await;
-        if uploads.is_err() || removals.is_err() { Err(writer.staged()) } else { Ok(()) }
+        let unsaved = self.unsaved(writer);
+        if uploads.is_err() || removals.is_err() || unsaved > 0 {
+            Err(writer.staged() + unsaved)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Files that are open with changes that nobody saved: the next mount finds them in the spool.
+    fn unsaved(&self, writer: &Writer) -> usize {
+        let inodes = self.inodes.lock();
+        let drafts = inodes.iter().filter_map(|(_, inode)| inode.draft());
+        let is_unsaved = |draft: &&Arc<Draft>| {
+            let state = draft.state();
+            !state.is_clean() && state.key.is_some() && !writer.queue.holds(draft.id())
+        };
+        drafts.filter(is_unsaved).count()
     }
 }
 
@@ -384,10 +426,28 @@ impl Fs {
 fn conflict_key(key: &str) -> String {
     let (folder, file) = key.rsplit_once('/').map_or(("", key), |(folder, file)| (folder, file));
     let (stem, extension) = match file.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
+        Some((stem, extension)) if !stem.is_empty() && extension.len() < 32 => {
+            (stem, format!(".{extension}"))
+        }
         _ => (file, String::new()),
     };
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let slash = if folder.is_empty() { "" } else { "/" };
-    format!("{folder}{slash}{stem} (conflict {seconds}){extension}")
+    let suffix = format!(" (conflict {millis}){extension}");
+    let room = crate::name::MAX_LEN.saturating_sub(suffix.len()).min(stem.len());
+    // A component is ASCII, and too long an extension is no extension.
+    format!("{folder}{slash}{}{suffix}", stem.get(..room).unwrap_or_default())
+}
+
+/// What is noted of a change that lost to somebody else's.
+fn lost_to(key: &str) -> FsError {
+    let cause = StoreError {
+        kind: StoreErrorKind::Refused,
+        operation: "HeadObject",
+        key: key.to_owned(),
+        status: 0,
+        code: String::new(),
+        message: "the object was changed by somebody else meanwhile".to_owned(),
+    };
+    FsError { kind: ErrorKind::Stale, cause: Some(cause) }
 }

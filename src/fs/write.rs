@@ -285,6 +285,7 @@ impl Fs {
         };
         let draft = self.draft_of(target.ino)?;
         let _changing = draft.changing().await;
+        draft.unseal()?;
         let mut state = draft.state();
         let is_new = state.size == 0 && state.expected.is_none() && state.local.is_empty();
         // A reply counts in 32 bits.

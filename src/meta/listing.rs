@@ -326,7 +326,10 @@ impl PageFolder {
             } else if is_marker {
                 listing.marker.store(true, Ordering::Relaxed);
             } else {
-                self.waiting.push((component.to_owned(), FileVersion { etag, size, modified: Modified::listed(modified_ms) }));
+                self.waiting.push((
+                    component.to_owned(),
+                    FileVersion { etag, size, modified: Modified::listed(modified_ms) },
+                ));
             }
         }
         let mut state = listing.state.write();

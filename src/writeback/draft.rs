@@ -4,8 +4,12 @@
 //! on, so that a small change of a large object downloads nothing. `generation` counts changes; the draft is clean
 //! while `stored` has caught up with it.
 //!
+//! The record in the spool promises one state of the content: that of the last close (`Committed`), or none (`Open`,
+//! `Clean`). Before the first change after a close a copy takes over the promise, so that a crash finds what was
+//! acknowledged, whole.
+//!
 //! Locks: `gate` is the one lock held across an await: a change holds it shared, an upload alone, so that what is
-//! uploaded is one state of the file. `state` is short, taken behind it.
+//! uploaded is one state of the file. Behind it and short, in this order: `seal`, `stream`, `state`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +17,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -67,6 +71,10 @@ pub struct State {
     pub base_limit: u64,
     /// What the key held when the file was opened, or after our last upload.
     pub expected: Option<Expected>,
+    /// What a rename put it in the place of: no conflict.
+    pub replaces: Option<Expected>,
+    /// Size and time of versions whose upload failed, and which may have got through nevertheless.
+    pub attempted: Vec<(u64, i64)>,
     /// Our last upload.
     pub uploaded: Option<Instant>,
     /// It was left in the spool: what the key holds now may be newer, also where it held nothing.
@@ -100,10 +108,33 @@ impl Piece {
     }
 }
 
+/// How long the record of a changed object may lack what was written.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the record says of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// That it is being changed.
+    Open,
+    /// That it is whole and to be uploaded.
+    Committed,
+    /// That nothing is lost with it, or that somebody has to decide.
+    Settled,
+}
+
+struct Seal {
+    promise: Promise,
+    /// What was closed last, while the file is changed again before it is uploaded.
+    shadow: Option<SpoolFile>,
+    /// When the record was last brought up to date.
+    noted: Option<Instant>,
+}
+
 /// See the module.
 pub struct Draft {
     file: SpoolFile,
     pub(super) gate: RwLock<()>,
+    seal: Mutex<Seal>,
     state: Mutex<State>,
     pub(super) stream: Mutex<Option<Stream>>,
 }
@@ -115,10 +146,14 @@ impl Draft {
     /// When the spool cannot take another file.
     pub fn new(spool: &Arc<Spool>, state: State) -> io::Result<Arc<Self>> {
         let mut record = Record::new(spool.owner());
-        fill_record(&mut record, &state);
+        fill_names(&mut record, &state);
+        fill_content(&mut record, &state);
         let file = spool.create(record)?;
-        file.data().set_len(state.size)?;
-        Ok(Arc::new(Self::of(file, state)))
+        if let Err(error) = file.data().set_len(state.size) {
+            drop(file.remove());
+            return Err(error);
+        }
+        Ok(Arc::new(Self::of(file, state, Promise::Open)))
     }
 
     /// A draft that was left in the spool.
@@ -132,6 +167,8 @@ impl Draft {
             base: record.base.clone(),
             base_limit: record.base_limit,
             expected: record.expected(),
+            replaces: record.replaces(),
+            attempted: record.attempted.clone(),
             uploaded: None,
             is_recovered: true,
             stored_headers: None,
@@ -142,6 +179,7 @@ impl Draft {
                     .metadata
                     .iter()
                     .map(|(name, value)| (name.clone(), Some(value.clone())))
+                    .chain(record.unset.iter().map(|name| (name.clone(), None)))
                     .collect(),
             },
             attrs: Attrs::from_metadata(&record.metadata),
@@ -150,11 +188,12 @@ impl Draft {
             stored: 0,
             error: None,
         };
-        Arc::new(Self::of(file, state))
+        Arc::new(Self::of(file, state, Promise::Committed))
     }
 
-    fn of(file: SpoolFile, state: State) -> Self {
-        Self { file, gate: RwLock::default(), state: Mutex::new(state), stream: Mutex::default() }
+    fn of(file: SpoolFile, state: State, promise: Promise) -> Self {
+        let seal = Mutex::new(Seal { promise, shadow: None, noted: None });
+        Self { file, gate: RwLock::default(), seal, state: Mutex::new(state), stream: Mutex::default() }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -176,17 +215,74 @@ impl Draft {
         self.gate.read().await
     }
 
+    /// Whether the record speaks for what the file holds now.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.seal.lock().promise != Promise::Open
+    }
+
+    /// Before the content is changed otherwise than by a write.
+    ///
+    /// # Errors
+    /// When the spool is full, or its disk fails.
+    pub fn unseal(&self) -> io::Result<()> {
+        self.before_change(&mut self.seal.lock())
+    }
+
+    /// From now on the record promises nothing; what it promised until now is kept.
+    fn before_change(&self, seal: &mut Seal) -> io::Result<()> {
+        if seal.promise == Promise::Open {
+            return Ok(());
+        }
+        let state = self.state.lock().clone();
+        if seal.promise == Promise::Committed && !state.is_clean() && state.key.is_some() {
+            seal.shadow = Some(self.file.duplicate()?);
+        }
+        let opened = self.file.update(|record| {
+            fill_names(record, &state);
+            fill_content(record, &state);
+            record.state = RecordState::Open;
+        });
+        if opened.is_err()
+            && let Some(shadow) = seal.shadow.take()
+        {
+            drop(shadow.remove());
+        }
+        opened?;
+        seal.promise = Promise::Open;
+        seal.noted = None;
+        Ok(())
+    }
+
+    /// Notes now and then which parts of an object were changed: a crash must not leave bytes of nobody knows where.
+    fn note(&self, seal: &mut Seal, state: &State) {
+        if state.base_limit == 0 || seal.noted.is_some_and(|at| at.elapsed() < NOTE_EVERY) {
+            return;
+        }
+        seal.noted = Some(Instant::now());
+        if let Err(error) = self.file.update(|record| fill_content(record, state)) {
+            tracing::debug!(%error, "the spool does not know yet what was changed");
+        }
+    }
+
     /// # Errors
     /// When the spool is full, or its disk fails.
     pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let range = offset..offset + data.len() as u64;
+        let mut seal = self.seal.lock();
+        self.before_change(&mut seal)?;
         let mut state = self.state.lock();
-        self.file.reserve(state.local.missing(range.clone()))?;
-        self.data().write_all_at(data, offset)?;
+        let missing = state.local.missing(range.clone());
+        self.file.reserve(missing)?;
+        if let Err(error) = self.data().write_all_at(data, offset) {
+            self.file.release(missing);
+            return Err(error);
+        }
         state.local.insert(range.clone());
         state.dirty.insert(range.clone());
         state.size = state.size.max(range.end);
         state.touch();
+        self.note(&mut seal, &state);
         drop(state);
         if let Some(stream) = &*self.stream.lock() {
             stream.written(&range);
@@ -199,17 +295,24 @@ impl Draft {
     /// # Errors
     /// When the disk of the spool fails.
     pub fn truncate(&self, size: u64) -> io::Result<()> {
+        let mut seal = self.seal.lock();
+        self.before_change(&mut seal)?;
+        let mut stream = self.stream.lock();
         let mut state = self.state.lock();
         if size < state.size
-            && let Some(stream) = self.stream.lock().take()
+            && let Some(stream) = stream.take()
         {
             stream.abandon();
         }
+        drop(stream);
         self.data().set_len(size)?;
         let cut = state.local.truncate(size);
         self.file.release(cut);
         state.dirty.truncate(size);
-        state.base_limit = state.base_limit.min(size);
+        if size < state.base_limit {
+            state.base_limit = size;
+            self.file.update(|record| fill_content(record, &state))?;
+        }
         state.size = size;
         state.touch();
         Ok(())
@@ -248,24 +351,36 @@ impl Draft {
         let mut state = self.state.lock();
         let range = offset..(offset + data.len() as u64).min(state.base_limit);
         for gap in state.local.gaps(range) {
-            self.file.reserve(gap.end - gap.start)?;
+            let len = gap.end - gap.start;
+            self.file.reserve(len)?;
             let at = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
-            self.data().write_all_at(&data[at(gap.start)..at(gap.end)], gap.start)?;
+            if let Err(error) = self.data().write_all_at(&data[at(gap.start)..at(gap.end)], gap.start) {
+                self.file.release(len);
+                return Err(error);
+            }
             state.local.insert(gap);
         }
         Ok(())
     }
 
-    /// Writes what the state says into the record.
+    /// Writes into the record where the file is to go, and what it holds unless the record promises that already.
     ///
     /// # Errors
     /// When the spool's disk fails; the old record is intact then.
     pub fn save(&self, set: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let mut seal = self.seal.lock();
         let state = self.state.lock().clone();
         self.file.update(|record| {
-            fill_record(record, &state);
+            fill_names(record, &state);
+            if seal.promise != Promise::Committed {
+                fill_content(record, &state);
+            }
             set(record);
-        })
+        })?;
+        match &seal.shadow {
+            Some(shadow) if state.key.is_some() => shadow.update(|record| fill_place(record, &state)),
+            _ => seal.drop_shadow(),
+        }
     }
 
     /// What the draft holds is to be uploaded, also by the next mount.
@@ -273,11 +388,41 @@ impl Draft {
     /// # Errors
     /// When the spool's disk fails.
     pub fn commit(&self) -> io::Result<()> {
+        let mut seal = self.seal.lock();
         let state = self.state.lock().clone();
         self.file.seal(|record| {
-            fill_record(record, &state);
+            fill_names(record, &state);
+            fill_content(record, &state);
             record.state = RecordState::Committed;
-        })
+        })?;
+        seal.promise = Promise::Committed;
+        seal.drop_shadow()
+    }
+
+    /// What the record promised, it promises of the content as it is now: nothing was written, but its place changed.
+    ///
+    /// # Errors
+    /// When the spool's disk fails.
+    pub fn reseal(&self) -> io::Result<()> {
+        let promise = self.seal.lock().promise;
+        if promise == Promise::Committed { self.commit() } else { self.save(|_| {}) }
+    }
+
+    /// The bucket holds what the draft holds.
+    pub(super) fn settle(&self) {
+        let mut seal = self.seal.lock();
+        let state = self.state.lock().clone();
+        if !state.is_clean() {
+            return;
+        }
+        let settled = self.file.update(|record| {
+            fill_names(record, &state);
+            record.state = RecordState::Clean;
+        });
+        match settled.and_then(|()| seal.drop_shadow()) {
+            Ok(()) => seal.promise = Promise::Settled,
+            Err(error) => tracing::debug!(%error, "the spool does not know yet that a file was uploaded"),
+        }
     }
 
     /// What the draft holds stays in the spool until somebody decides.
@@ -285,7 +430,15 @@ impl Draft {
     /// # Errors
     /// When the spool's disk fails.
     pub fn park(&self) -> io::Result<()> {
-        self.save(|record| record.state = RecordState::Parked)
+        let mut seal = self.seal.lock();
+        let state = self.state.lock().clone();
+        self.file.update(|record| {
+            fill_names(record, &state);
+            fill_content(record, &state);
+            record.state = RecordState::Parked;
+        })?;
+        seal.promise = Promise::Settled;
+        seal.drop_shadow()
     }
 
     /// Takes the draft out of the spool: its content is in the bucket, or nobody can want it any more.
@@ -293,9 +446,16 @@ impl Draft {
         if let Some(stream) = self.stream.lock().take() {
             stream.abandon();
         }
-        if let Err(error) = self.file.remove() {
+        let mut seal = self.seal.lock();
+        if let Err(error) = seal.drop_shadow().and_then(|()| self.file.remove()) {
             tracing::warn!(id = self.file.id(), %error, "a file stays behind in the spool; `supafs spool discard` removes it");
         }
+    }
+}
+
+impl Seal {
+    fn drop_shadow(&mut self) -> io::Result<()> {
+        self.shadow.take().map_or(Ok(()), |shadow| shadow.remove())
     }
 }
 
@@ -313,6 +473,8 @@ impl State {
             base,
             base_limit: size,
             expected,
+            replaces: None,
+            attempted: vec![],
             uploaded: None,
             is_recovered: false,
             stored_headers: None,
@@ -332,6 +494,41 @@ impl State {
         self.attrs.mtime.is_some()
             && head.size == self.size
             && Attrs::from_metadata(&head.metadata).mtime == self.attrs.mtime
+    }
+
+    /// Whether an object is an earlier version of ours, whose upload seemed to fail.
+    #[must_use]
+    pub fn was_attempted(&self, head: &ObjectHead) -> bool {
+        let mtime = Attrs::from_metadata(&head.metadata).mtime;
+        self.attempted.iter().any(|&(size, at)| size == head.size && Some(at) == mtime)
+    }
+
+    /// The bucket holds what the file holds, in this version. What was set beside it may still be missing.
+    pub(super) fn is_at(&mut self, key: &str, etag: &ETag, headers: &ObjectHeaders) {
+        let size = self.size;
+        self.is_recovered = false;
+        self.replaces = None;
+        self.attempted.clear();
+        self.expected = Some(Expected { etag: etag.clone(), size });
+        self.uploaded = Some(Instant::now());
+        self.stored_headers = Some(headers.clone());
+        self.base = Some(Base { key: key.to_owned(), etag: etag.to_string(), size, modified_ms: 0 });
+        self.base_limit = size;
+        self.dirty.clear();
+    }
+
+    /// The upload to another key counts for nothing: the file is of what it was of before.
+    pub fn goes_back_to(&mut self, before: &Self) {
+        self.key.clone_from(&before.key);
+        self.expected.clone_from(&before.expected);
+        self.replaces.clone_from(&before.replaces);
+        self.attempted.clone_from(&before.attempted);
+        self.stored_headers.clone_from(&before.stored_headers);
+        self.uploaded = before.uploaded;
+        self.base.clone_from(&before.base);
+        self.base_limit = before.base_limit.min(self.size);
+        self.dirty = before.dirty.iter().chain(self.dirty.iter()).collect();
+        self.generation += 1;
     }
 
     #[must_use]
@@ -392,13 +589,29 @@ pub fn nanos_now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn fill_record(record: &mut Record, state: &State) {
+/// Where a file is to go, and what may be there.
+fn fill_place(record: &mut Record, state: &State) {
+    let version = |expected: &Expected| (expected.etag.to_string(), expected.size);
     record.key = state.key.clone().unwrap_or_default();
+    record.expected = state.expected.as_ref().map(version);
+    record.replaces = state.replaces.as_ref().map(version);
+    record.attempted.clone_from(&state.attempted);
+}
+
+/// All but what it holds.
+fn fill_names(record: &mut Record, state: &State) {
+    fill_place(record, state);
+    record.set_headers(state.headers(Some(&ObjectHeaders::default()), ObjectHeaders::default));
+    let changes = state.changes.metadata.iter();
+    record.unset = changes.filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect();
+    record.changed_ms = nanos_now() / 1_000_000;
+}
+
+fn fill_content(record: &mut Record, state: &State) {
     record.size = state.size;
     record.local = state.local.iter().map(|range| (range.start, range.end)).collect();
     record.base.clone_from(&state.base);
     record.base_limit = state.base_limit;
-    record.expected = state.expected.as_ref().map(|expected| (expected.etag.to_string(), expected.size));
-    record.set_headers(state.headers(Some(&ObjectHeaders::default()), ObjectHeaders::default));
-    record.changed_ms = nanos_now() / 1_000_000;
+    // Of other bytes; who promises these adds theirs.
+    record.digest = None;
 }

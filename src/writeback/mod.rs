@@ -5,6 +5,7 @@
 //! through a crash.
 
 mod draft;
+mod fingerprint;
 mod plan;
 mod queue;
 mod ranges;

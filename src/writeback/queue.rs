@@ -110,17 +110,22 @@ impl Inner {
     async fn run(self: Arc<Self>, id: String, job: Arc<dyn Job>) {
         let mut attempts = 0;
         let failed = loop {
-            self.wait(&id).await;
+            let begun = self.wait(&id).await;
             let pause = match job.attempt().await {
-                Outcome::Done => break false,
-                Outcome::Failed => break true,
+                Outcome::Done if self.leave(&id, begun) => break false,
+                Outcome::Failed if self.leave(&id, begun) => break true,
+                // It was queued again meanwhile.
+                Outcome::Done | Outcome::Failed => {
+                    attempts = 0;
+                    continue;
+                }
                 Outcome::Changed => {
                     attempts = 0;
                     self.delay
                 }
                 Outcome::Retry => {
                     attempts += 1;
-                    if attempts >= ATTEMPTS {
+                    if attempts >= ATTEMPTS && self.leave(&id, begun) {
                         break true;
                     }
                     (FIRST_PAUSE * 2u32.pow(attempts.min(10)))
@@ -130,25 +135,36 @@ impl Inner {
             };
             self.due.lock().insert(id.clone(), Instant::now() + pause);
         };
-        // First, so that what the job does next may be queued again.
-        self.due.lock().remove(&id);
         job.ended(failed);
         let left = self.due.lock().len();
         self.length.send_replace(left);
     }
 
-    async fn wait(&self, id: &str) {
+    /// Takes a job off the queue, before it is told, so that what it does next may be queued again. `false`: it was
+    /// queued again since it was due at `begun`.
+    fn leave(&self, id: &str, begun: Instant) -> bool {
+        let mut due = self.due.lock();
+        let is_same = due.get(id).is_none_or(|due| *due == begun);
+        if is_same {
+            due.remove(id);
+        }
+        is_same
+    }
+
+    /// Waits until a job is due; answers when that was.
+    async fn wait(&self, id: &str) -> Instant {
         let mut hurry = self.hurry.subscribe();
         loop {
-            let due = self.due.lock().get(id).copied().unwrap_or_else(Instant::now);
+            let queued = self.due.lock().get(id).copied().unwrap_or_else(Instant::now);
             let is_draining = *hurry.borrow_and_update();
             // The last moments are for those that were never tried; a pause after a failure is cut to a second.
-            let due = if is_draining { due.min(Instant::now() + FIRST_PAUSE.min(self.delay)) } else { due };
+            let due =
+                if is_draining { queued.min(Instant::now() + FIRST_PAUSE.min(self.delay)) } else { queued };
             if due <= Instant::now() {
-                return;
+                return queued;
             }
             tokio::select! {
-                () = tokio::time::sleep_until(due) => if is_draining { return },
+                () = tokio::time::sleep_until(due) => if is_draining { return queued },
                 _ = hurry.changed() => {}
             }
         }

@@ -21,6 +21,10 @@ pub enum RecordState {
     Parked,
     /// The object is to be deleted. There is no data.
     Removed,
+    /// What it holds is in the bucket, or is held by another record: nothing is lost with it.
+    Clean,
+    /// A multipart upload that is under way, to be aborted by whoever finds this. There is no data.
+    Upload,
 }
 
 /// Whose a spool is, and where its files are to go.
@@ -75,11 +79,24 @@ pub struct Record {
     pub base_limit: u64,
     /// ETag and size of what the key held.
     pub expected: Option<(String, u64)>,
+    /// ETag and size of what a rename put this file in the place of.
+    #[serde(default)]
+    pub replaces: Option<(String, u64)>,
+    /// Size and time of versions that may have got through.
+    #[serde(default)]
+    pub attempted: Vec<(u64, i64)>,
     pub content_type: Option<String>,
     pub cache_control: Option<String>,
     pub metadata: BTreeMap<String, String>,
-    /// Key and id of a multipart upload under way.
-    pub upload: Option<(String, String)>,
+    /// Entries of the user metadata that are to go.
+    #[serde(default)]
+    pub unset: Vec<String>,
+    /// The id of a multipart upload of the key.
+    #[serde(default)]
+    pub upload: Option<String>,
+    /// A copy of what the file with this id held when it was closed: it counts until that one is closed again.
+    #[serde(default)]
+    pub until: Option<String>,
     pub owner: Owner,
     /// Milliseconds since the Unix epoch.
     pub changed_ms: i64,
@@ -104,10 +121,14 @@ impl Record {
             base: None,
             base_limit: 0,
             expected: None,
+            replaces: None,
+            attempted: vec![],
             content_type: None,
             cache_control: None,
             metadata: BTreeMap::new(),
+            unset: vec![],
             upload: None,
+            until: None,
             owner: owner.clone(),
             changed_ms: 0,
             error: None,
@@ -118,7 +139,12 @@ impl Record {
 
     #[must_use]
     pub fn expected(&self) -> Option<Expected> {
-        self.expected.as_ref().map(|(etag, size)| Expected { etag: ETag::new(etag), size: *size })
+        version(self.expected.as_ref())
+    }
+
+    #[must_use]
+    pub fn replaces(&self) -> Option<Expected> {
+        version(self.replaces.as_ref())
     }
 
     /// Bytes that are in the spool.
@@ -139,4 +165,8 @@ impl Record {
         self.cache_control = headers.cache_control;
         self.metadata = headers.metadata;
     }
+}
+
+fn version(stored: Option<&(String, u64)>) -> Option<Expected> {
+    stored.map(|(etag, size)| Expected { etag: ETag::new(etag), size: *size })
 }

@@ -4,6 +4,7 @@
 //! What puts an object in the place of one that is to go waits until it is gone ([`Removals::settled`]). Lock rank:
 //! leaf, never held across an await.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -122,7 +123,9 @@ impl Removals {
     /// Queues a removal.
     pub fn push(&self, removal: Removal) {
         let mut state = self.0.state.lock();
-        state.waiting.insert(removal.key().to_owned(), removal);
+        if let Some(earlier) = state.waiting.insert(removal.key().to_owned(), removal) {
+            earlier.note.remove();
+        }
         if state.waiting.len() >= BATCH {
             state.hurries = true;
             self.0.wake.notify_one();
@@ -305,8 +308,10 @@ impl Inner {
                 let count = state.failure.as_ref().map_or(0, |(count, _)| count + 1);
                 state.failure = Some((count, error));
                 for removal in batch {
-                    let key = removal.key().to_owned();
-                    state.waiting.entry(key).or_insert(removal);
+                    match state.waiting.entry(removal.key().to_owned()) {
+                        Entry::Vacant(place) => drop(place.insert(removal)),
+                        Entry::Occupied(_) => removal.note.remove(),
+                    }
                 }
             }
         }

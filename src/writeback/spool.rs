@@ -13,7 +13,7 @@ mod recover;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,11 +63,12 @@ pub struct SpoolFile {
     spool: Arc<Spool>,
     id: String,
     data: Arc<File>,
-    record: Mutex<Record>,
+    /// `None` once it is removed.
+    record: Mutex<Option<Record>>,
     reserved: AtomicU64,
 }
 
-/// The record of a removal that is queued.
+/// A record without data: of a removal that is queued, or of a multipart upload under way.
 pub struct Note {
     spool: Arc<Spool>,
     id: String,
@@ -82,7 +83,8 @@ impl Spool {
     pub fn open(dir: &Path, options: SpoolOptions, owner: Owner) -> io::Result<(Arc<Self>, Recovered)> {
         state_dir::create_private(dir)?;
         let (slot, lock) = lock_a_slot(dir)?;
-        let nothing = Arc::new(tempfile::tempfile_in(&slot)?);
+        // No file of the spool's own: a mount must come up on a full disk, to make room on it.
+        let nothing = Arc::new(File::open("/dev/null")?);
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let spool = Arc::new(Self {
             handle: File::open(&slot)?,
@@ -161,6 +163,26 @@ impl Spool {
         Ok(Note { spool: Arc::clone(self), id, record })
     }
 
+    /// Notes that a multipart upload has begun, so that it is aborted also if this daemon dies. Without the note, it
+    /// would merely stay behind on the server.
+    pub fn note_upload(self: &Arc<Self>, key: &str, id: &str) -> Option<Note> {
+        let mut record = Record::new(&self.owner);
+        record.state = RecordState::Upload;
+        key.clone_into(&mut record.key);
+        record.upload = Some(id.to_owned());
+        let note = self.next_id();
+        match self.write_record(&note, &record) {
+            Ok(()) => {
+                self.live.lock().insert(note.clone());
+                Some(Note { spool: Arc::clone(self), id: note, record })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an upload that is under way is not on record");
+                None
+            }
+        }
+    }
+
     /// Unique among all that ever ran: by the time of the start, and by the slot.
     fn next_id(&self) -> String {
         let slot = self.dir.file_name().unwrap_or_default().to_string_lossy();
@@ -174,7 +196,7 @@ impl Spool {
             spool: Arc::clone(self),
             id,
             data: Arc::new(data),
-            record: Mutex::new(record),
+            record: Mutex::new(Some(record)),
             reserved: AtomicU64::new(reserved),
         }
     }
@@ -209,8 +231,11 @@ fn lock_a_slot(dir: &Path) -> io::Result<(PathBuf, Flock<File>)> {
         let slot = dir.join(number.to_string());
         state_dir::create_private(&slot)?;
         if let Some(mut lock) = try_lock(&slot)? {
-            lock.set_len(0)?;
-            writeln!(lock, "{}", std::process::id())?;
+            // Who it is matters to `supafs spool` only; a full disk must not keep a mount from coming up.
+            let noted = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            if let Err(error) = noted {
+                tracing::warn!(%error, "cannot note in the spool which process has it");
+            }
             return Ok((slot, lock));
         }
     }
@@ -281,17 +306,46 @@ impl SpoolFile {
         self.spool.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Changes the record. One that turns to `Committed` is safe, as far as the spool promises, when this returns.
+    /// Changes the record; that of a file that was removed is not brought back.
     ///
     /// # Errors
     /// When the disk fails: the old record is intact then.
     pub fn update(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         let mut record = self.record.lock();
-        let mut next = record.clone();
+        let Some(mut next) = record.clone() else { return Ok(()) };
         change(&mut next);
         self.spool.write_record(&self.id, &next)?;
-        *record = next;
+        *record = Some(next);
         Ok(())
+    }
+
+    /// Another file with what this one's record promises, to stand for it while this one is changed.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; nothing is left behind then.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        let promised = self.record.lock().clone().ok_or(io::ErrorKind::NotFound)?;
+        // Worth nothing until it is whole.
+        let copy = self.spool.create(Record { state: RecordState::Clean, ..promised.clone() })?;
+        let copied = (|| {
+            copy.reserve(promised.local_bytes())?;
+            copy.data.set_len(promised.size)?;
+            let (mut from, mut to) = (&*self.data, &*copy.data);
+            for &(start, end) in &promised.local {
+                from.seek(SeekFrom::Start(start))?;
+                to.seek(SeekFrom::Start(start))?;
+                io::copy(&mut Read::take(from, end - start), &mut to)?;
+            }
+            copy.update(|record| *record = Record { until: Some(self.id.clone()), ..promised })?;
+            if self.spool.options.sync { self.spool.sync() } else { Ok(()) }
+        })();
+        match copied {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                drop(copy.remove());
+                Err(error)
+            }
+        }
     }
 
     /// The data is whole: the record says so, and is safe as far as the spool promises when this returns.
@@ -315,8 +369,9 @@ impl SpoolFile {
     /// # Errors
     /// The file system's own.
     pub fn remove(&self) -> io::Result<()> {
-        let _still = self.record.lock();
+        let mut record = self.record.lock();
         remove_files(&self.spool.dir, &self.id)?;
+        *record = None;
         self.release(self.reserved.load(Ordering::Relaxed));
         Ok(())
     }

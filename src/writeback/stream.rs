@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::draft::Draft;
 use super::plan::stream_part;
+use super::spool::{Note, Spool};
 use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError};
 
 /// Parts of one file in flight.
@@ -41,6 +42,8 @@ enum Stop {
 
 /// The sender of one draft's parts.
 pub(super) struct Stream {
+    /// Where they are to go.
+    pub key: String,
     shared: Arc<Shared>,
     task: JoinHandle<Result<Sent, StoreError>>,
 }
@@ -48,6 +51,7 @@ pub(super) struct Stream {
 /// What has been sent.
 pub(super) struct Sent {
     pub id: String,
+    pub note: Option<Note>,
     pub headers: ObjectHeaders,
     /// In ascending order, from 1 on, without a gap.
     pub parts: Vec<Part>,
@@ -59,7 +63,7 @@ impl Stream {
     /// Begins to upload a draft.
     pub fn start(
         draft: Arc<Draft>,
-        store: Arc<dyn ObjectStore>,
+        (store, spool): (Arc<dyn ObjectStore>, Arc<Spool>),
         key: String,
         headers: ObjectHeaders,
         part_size: u64,
@@ -71,8 +75,9 @@ impl Stream {
             part_size,
         });
         let sender = Arc::clone(&shared);
-        let task = tokio::spawn(async move { sender.run(&draft, &*store, key, headers).await });
-        Self { shared, task }
+        let target = key.clone();
+        let task = tokio::spawn(async move { sender.run(&draft, (&*store, &spool), target, headers).await });
+        Self { key, shared, task }
     }
 
     /// Bytes of this range changed.
@@ -118,26 +123,28 @@ impl Shared {
     async fn run(
         &self,
         draft: &Arc<Draft>,
-        store: &dyn ObjectStore,
+        (store, spool): (&dyn ObjectStore, &Arc<Spool>),
         key: String,
         headers: ObjectHeaders,
     ) -> Result<Sent, StoreError> {
         let id = store.create_upload(&key, &headers).await?;
-        if let Err(error) = draft.save(|record| record.upload = Some((key.clone(), id.clone()))) {
-            tracing::warn!(%error, "an upload that is under way is not on record");
-        }
+        let note = spool.note_upload(&key, &id);
         let parts = self.send(draft, store, &key, &id).await;
         let stop = *self.stop.borrow();
         match parts {
             Ok(parts) if stop != Stop::Abandon => {
                 let stale = std::mem::take(&mut self.begun.lock().1);
-                Ok(Sent { id, headers, parts, stale })
+                Ok(Sent { id, note, headers, parts, stale })
             }
             parts => {
-                if let Err(error) = store.abort_upload(&key, &id).await {
-                    tracing::warn!(%error, "an unfinished upload stays behind on the server");
-                }
-                parts.map(|_| Sent { id: String::new(), headers, parts: vec![], stale: BTreeSet::new() })
+                abort(store, &key, &id, note).await;
+                parts.map(|_| Sent {
+                    id: String::new(),
+                    note: None,
+                    headers,
+                    parts: vec![],
+                    stale: BTreeSet::new(),
+                })
             }
         }
     }
@@ -183,5 +190,15 @@ impl Shared {
         }
         begun.0 = number;
         Some((number, range))
+    }
+}
+
+/// Ends an upload that is not wanted. What the server does not let go of stays on record for the next start.
+pub(super) async fn abort(store: &dyn ObjectStore, key: &str, id: &str, note: Option<Note>) {
+    match store.abort_upload(key, id).await {
+        Ok(()) => note.iter().for_each(Note::remove),
+        Err(error) => {
+            tracing::warn!(%error, "an unfinished upload stays behind on the server; the next mount ends it");
+        }
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::time::Instant;
 
-use super::draft::{Draft, Expected, State};
+use super::draft::{Draft, State};
+use super::fingerprint;
 use super::plan::{PartSource, Plan, Shape, plan, stream_part};
 use super::ranges::Ranges;
 use super::record::Base;
 use super::removals::Removals;
-use super::stream::{IN_FLIGHT, Sent, Stream};
+use super::spool::{Note, Spool};
+use super::stream::{IN_FLIGHT, Sent, Stream, abort};
 use crate::attrs::Attrs;
 use crate::etag::ETag;
 use crate::store::{
@@ -30,6 +31,7 @@ pub type Defaults = dyn Fn(&str) -> ObjectHeaders + Send + Sync;
 #[derive(Clone)]
 pub struct Uploader {
     store: Arc<dyn ObjectStore>,
+    spool: Arc<Spool>,
     part_size: u64,
     /// What an object of this key gets.
     defaults: Arc<Defaults>,
@@ -44,8 +46,8 @@ enum Found {
     Expected(Option<ObjectHeaders>),
     /// Something else, which is to be overwritten.
     Other(ObjectHeaders),
-    /// This very draft: an upload went through whose answer was lost.
-    Ours(ETag),
+    /// This very content: an upload went through whose answer was lost.
+    Ours(ObjectHead),
 }
 
 /// What the bucket holds now.
@@ -94,13 +96,13 @@ struct Job<'a> {
 impl Uploader {
     #[must_use]
     pub fn new(
-        store: Arc<dyn ObjectStore>,
+        (store, spool): (Arc<dyn ObjectStore>, Arc<Spool>),
         part_size: u64,
         overwrites: bool,
         defaults: Arc<Defaults>,
         removals: Removals,
     ) -> Self {
-        Self { store, part_size, defaults, overwrites, removals }
+        Self { store, spool, part_size, defaults, overwrites, removals }
     }
 
     /// Begins to send a file that is being written, once it is too large for one PUT.
@@ -121,7 +123,8 @@ impl Uploader {
             headers.metadata.remove("mtime");
         }
         drop(state);
-        *slot = Some(Stream::start(Arc::clone(draft), Arc::clone(&self.store), key, headers, self.part_size));
+        let ends = (Arc::clone(&self.store), Arc::clone(&self.spool));
+        *slot = Some(Stream::start(Arc::clone(draft), ends, key, headers, self.part_size));
     }
 
     /// Uploads a draft that is not clean. `None`: there was nothing to do.
@@ -133,7 +136,7 @@ impl Uploader {
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
         self.removals.settled(&key).await?;
-        let found = self.check(&key, &state).await?;
+        let found = self.check(draft, &key, &state).await?;
         let had = match &found {
             Found::Expected(Some(headers)) | Found::Other(headers) => Some(headers),
             _ => state.stored_headers.as_ref(),
@@ -146,12 +149,17 @@ impl Uploader {
         let job = Job { draft, state, key, headers, is_base_there };
         let stream = draft.stream.lock().take();
         let result = match (found, stream) {
-            (Found::Ours(etag), stream) => {
+            (Found::Ours(head), stream) => {
                 stream.into_iter().for_each(Stream::abandon);
-                Ok((etag, job.headers.clone()))
+                let etag = head.etag.clone();
+                self.with_headers(&job, etag, head.into()).await
             }
-            (_, Some(stream)) => self.finish(&job, stream).await,
-            (_, None) => self.send_all(&job).await,
+            (_, Some(stream)) if stream.key == job.key => self.finish(&job, stream).await,
+            (_, stream) => {
+                // It was renamed while its parts went up under the old name.
+                stream.into_iter().for_each(Stream::abandon);
+                self.send_all(&job).await
+            }
         };
         let mut state = draft.state();
         match result {
@@ -159,19 +167,21 @@ impl Uploader {
                 let size = state.size;
                 state.stored = job.state.generation;
                 state.error = None;
-                state.is_recovered = false;
-                state.expected = Some(Expected { etag: etag.clone(), size });
-                state.uploaded = Some(Instant::now());
-                state.stored_headers = Some(headers.clone());
-                state.base =
-                    Some(Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 });
-                state.base_limit = size;
-                state.dirty.clear();
+                state.is_at(&job.key, &etag, &headers);
+                drop(state);
+                draft.settle();
                 Ok(Some(Uploaded { key: job.key, etag, size, headers, attrs: job.state.attrs }))
             }
             Err(error) => {
                 if let UploadError::Store(error) = &error {
                     state.error = Some(error.clone());
+                    if let Some(mtime) = state.attrs.mtime
+                        && !is_final(error.kind)
+                    {
+                        let sent = (state.size, mtime);
+                        state.attempted.retain(|earlier| *earlier != sent);
+                        state.attempted.push(sent);
+                    }
                 }
                 Err(error)
             }
@@ -190,6 +200,7 @@ impl Uploader {
         headers: &ObjectHeaders,
     ) -> Result<ETag, StoreError> {
         let id = self.store.create_upload(to, headers).await?;
+        let note = self.spool.note_upload(to, &id);
         let shape =
             Shape { size, local: &Ranges::new(), dirty: &Ranges::new(), base_limit: size, base_size: size };
         let Plan::Parts(parts) = plan(shape, self.part_size) else { unreachable!("one copy would do") };
@@ -206,13 +217,15 @@ impl Uploader {
             Err(error) => Err(error),
         };
         if result.is_err() {
-            self.abort(to, &id).await;
+            abort(&*self.store, to, &id, note).await;
+        } else {
+            note.iter().for_each(Note::remove);
         }
         result
     }
 
     /// Compares what the key holds with what the draft was made of.
-    async fn check(&self, key: &str, state: &State) -> Result<Found, UploadError> {
+    async fn check(&self, draft: &Draft, key: &str, state: &State) -> Result<Found, UploadError> {
         // For a name that is new here nothing is asked, unless an upload may have got through already.
         let may_be_there = state.is_recovered || state.error.is_some();
         if state.expected.is_none() && !may_be_there {
@@ -226,7 +239,13 @@ impl Uploader {
             Ok(head) if state.expected.as_ref().is_some_and(|expected| expected.is(&head)) => {
                 Ok(Found::Expected(Some(head.into())))
             }
-            Ok(head) if may_be_there && state.is_what_was_sent(&head) => Ok(Found::Ours(head.etag)),
+            Ok(head) if may_be_there && state.is_what_was_sent(&head) => Ok(Found::Ours(head)),
+            Ok(head) if state.was_attempted(&head) => Ok(Found::Other(head.into())),
+            Ok(head) if state.replaces.as_ref().is_some_and(|replaced| replaced.is(&head)) => {
+                Ok(Found::Expected(None))
+            }
+            // Whoever put it there: the content is what it is to be.
+            Ok(head) if may_be_there && self.is_same(draft, state, &head).await => Ok(Found::Ours(head)),
             Ok(head) if self.overwrites => Ok(Found::Other(head.into())),
             Ok(head) => Err(UploadError::Conflict(Box::new(head))),
             // Somebody deleted it; saving the file brings it back.
@@ -256,7 +275,7 @@ impl Uploader {
 
     async fn in_parts(&self, job: &Job<'_>, parts: Vec<PartSource>) -> Result<ETag, UploadError> {
         let id = self.store.create_upload(&job.key, &job.headers).await?;
-        job.on_record(&id);
+        let note = self.spool.note_upload(&job.key, &id);
         let copies = parts.iter().any(|part| matches!(part, PartSource::Base(_)));
         let numbered = (1u16..).zip(parts);
         let sent = stream::iter(numbered.map(|(number, part)| self.part(job, &id, number, part)))
@@ -271,9 +290,12 @@ impl Uploader {
             self.complete(job, &id, parts).await
         };
         match result.await {
-            Ok(etag) => Ok(etag),
+            Ok(etag) => {
+                note.iter().for_each(Note::remove);
+                Ok(etag)
+            }
             Err(error) => {
-                self.abort(&job.key, &id).await;
+                abort(&*self.store, &job.key, &id, note).await;
                 Err(error)
             }
         }
@@ -300,7 +322,7 @@ impl Uploader {
 
     /// Ends an upload whose parts went up while the file was written.
     async fn finish(&self, job: &Job<'_>, stream: Stream) -> Result<(ETag, ObjectHeaders), UploadError> {
-        let sent = match stream.finish().await {
+        let mut sent = match stream.finish().await {
             Ok(sent) => sent,
             Err(error) if is_final(error.kind) => return Err(error.into()),
             Err(error) => {
@@ -308,7 +330,7 @@ impl Uploader {
                 return self.send_all(job).await;
             }
         };
-        let (id, sent_headers) = (sent.id.clone(), sent.headers.clone());
+        let (id, note, sent_headers) = (sent.id.clone(), sent.note.take(), sent.headers.clone());
         let result = async {
             let parts = self.rest(job, sent).await?;
             self.complete(job, &id, parts).await
@@ -316,20 +338,47 @@ impl Uploader {
         let etag = match result.await {
             Ok(etag) => etag,
             Err(error) => {
-                self.abort(&job.key, &id).await;
+                abort(&*self.store, &job.key, &id, note).await;
                 return Err(error);
             }
         };
+        note.iter().for_each(Note::remove);
+        self.with_headers(job, etag, sent_headers).await
+    }
+
+    /// The object holds the content, and may lack headers: those of an upload are fixed when it begins, and what was
+    /// set since takes a copy onto itself.
+    async fn with_headers(
+        &self,
+        job: &Job<'_>,
+        etag: ETag,
+        has: ObjectHeaders,
+    ) -> Result<(ETag, ObjectHeaders), UploadError> {
         let mut wanted = job.headers.clone();
-        if !job.state.mtime_is_set {
+        if !job.state.mtime_is_set && !has.metadata.contains_key("mtime") {
             wanted.metadata.remove("mtime");
         }
-        if wanted == sent_headers || job.state.size > MAX_COPY {
-            return Ok((etag, sent_headers));
+        // The server gives these to what has none.
+        wanted.content_type = wanted.content_type.or_else(|| has.content_type.clone());
+        wanted.cache_control = wanted.cache_control.or_else(|| has.cache_control.clone());
+        // If the copy fails, the next attempt is a copy again.
+        job.draft.state().is_at(&job.key, &etag, &has);
+        if wanted == has || job.state.size > MAX_COPY {
+            return Ok((etag, has));
         }
-        // Headers are fixed when an upload begins; what was set since takes a copy onto itself.
         let etag = self.store.copy(&job.key, &job.key, Some(&wanted)).await?;
         Ok((etag, wanted))
+    }
+
+    /// Whether an object holds just what the draft holds, as far as its `ETag` can tell.
+    async fn is_same(&self, draft: &Draft, state: &State, head: &ObjectHead) -> bool {
+        if head.size != state.size || !state.local.contains(0..state.size) {
+            return false;
+        }
+        let layouts = fingerprint::layouts(state.size, self.part_size);
+        let (file, etag) = (Arc::clone(draft.data()), head.etag.clone());
+        let compared = tokio::task::spawn_blocking(move || fingerprint::is_of(&file, &etag, &layouts));
+        compared.await.unwrap_or(false)
     }
 
     /// The parts that changed after they were sent, and the tail.
@@ -356,23 +405,19 @@ impl Uploader {
     async fn complete(&self, job: &Job<'_>, id: &str, mut parts: Vec<Part>) -> Result<ETag, UploadError> {
         parts.sort_by_key(|part| part.number);
         match self.store.complete_upload(&job.key, id, &parts).await {
-            Err(error) if error.kind == StoreErrorKind::NoSuchUpload => {
+            Err(error) if !is_final(error.kind) => {
                 // It may have been completed by an attempt whose answer was lost.
-                let head = self.store.head(&job.key).await?;
+                let Ok(head) = self.store.head(&job.key).await else { return Err(error.into()) };
                 let was = job.state.expected.as_ref().map(|expected| &expected.etag);
-                if head.size == job.state.size && was != Some(&head.etag) {
+                let is_gone = error.kind == StoreErrorKind::NoSuchUpload;
+                let is_ours = head.size == job.state.size && was != Some(&head.etag);
+                if is_ours && (is_gone || self.is_same(job.draft, &job.state, &head).await) {
                     Ok(head.etag)
                 } else {
                     Err(error.into())
                 }
             }
             other => Ok(other?),
-        }
-    }
-
-    async fn abort(&self, key: &str, id: &str) {
-        if let Err(error) = self.store.abort_upload(key, id).await {
-            tracing::warn!(%error, "an unfinished upload stays behind on the server");
         }
     }
 
@@ -438,12 +483,5 @@ pub fn is_final(kind: StoreErrorKind) -> bool {
 impl Job<'_> {
     fn base(&self) -> Result<&Base, UploadError> {
         self.state.base.as_ref().ok_or_else(|| io::Error::other("a draft lost its base").into())
-    }
-
-    fn on_record(&self, id: &str) {
-        let upload = Some((self.key.clone(), id.to_owned()));
-        if let Err(error) = self.draft.save(|record| record.upload = upload) {
-            tracing::warn!(%error, "an upload that is under way is not on record");
-        }
     }
 }

@@ -34,7 +34,11 @@ pub struct Staged {
 pub fn inventory(dir: &Path) -> io::Result<(Vec<Staged>, Vec<PathBuf>)> {
     let (mut staged, mut unreadable) = (Vec::new(), Vec::new());
     // A service and an identity, a bucket, a slot.
-    for slot in below(dir)?.iter().flat_map(|place| below(place)).flatten().flat_map(|root| below(&root)).flatten()
+    if !dir.try_exists()? {
+        return Ok((staged, unreadable));
+    }
+    for slot in
+        below(dir)?.iter().flat_map(|place| below(place)).flatten().flat_map(|root| below(&root)).flatten()
     {
         let holder = holder(&slot)?;
         for path in records_first(&slot)? {
@@ -43,6 +47,9 @@ pub fn inventory(dir: &Path) -> io::Result<(Vec<Staged>, Vec<PathBuf>)> {
             match read_record(&path) {
                 // A name that is gone has nothing to be decided.
                 Some(record) if record.key.is_empty() => {}
+                Some(record) if matches!(record.state, RecordState::Clean | RecordState::Upload) => {}
+                // The file that it stands in for is listed.
+                Some(record) if record.until.is_some() && holder != Holder::Nobody => {}
                 Some(record) => staged.push(Staged { id: id.to_owned(), record, holder, slot: slot.clone() }),
                 // Done in this moment, or broken.
                 None if path.exists() => unreadable.push(path),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +22,8 @@ pub struct Recovered {
     pub parked: usize,
     /// What could not be read, and where it is now.
     pub quarantined: Vec<PathBuf>,
-    /// Keys and ids of multipart uploads that nobody will complete.
-    pub abandoned: Vec<(String, String)>,
+    /// Multipart uploads that nobody will complete.
+    pub abandoned: Vec<Note>,
 }
 
 impl Spool {
@@ -46,16 +47,48 @@ impl Spool {
                 }
             }
         }
+        self.keep_the_last(&mut recovered);
         Ok(recovered)
+    }
+
+    /// Of several files that are to go to one key, the one that was closed last goes; the others wait for a decision,
+    /// so that none can overwrite it.
+    fn keep_the_last(&self, recovered: &mut Recovered) {
+        recovered.committed.sort_by(|(_, a), (_, b)| a.changed_ms.cmp(&b.changed_ms));
+        let mut last = HashSet::new();
+        let mut kept = Vec::new();
+        while let Some((file, record)) = recovered.committed.pop() {
+            if last.insert(record.key.clone()) {
+                kept.push((file, record));
+                continue;
+            }
+            let parked = file.update(|record| {
+                record.state = RecordState::Parked;
+                record.error =
+                    Some("the file was written again, and the later version was uploaded".to_owned());
+            });
+            match parked {
+                Ok(()) => recovered.parked += 1,
+                Err(error) => tracing::warn!(%error, id = file.id(), "an older version stays in the spool"),
+            }
+        }
+        kept.reverse();
+        recovered.committed = kept;
     }
 
     fn recover_one(self: &Arc<Self>, id: &str, path: &Path, recovered: &mut Recovered) -> io::Result<()> {
         let data_path = self.dir.join(format!("{id}.data"));
         let record = read_record(path);
-        if let Some(record) = record.as_ref().filter(|record| record.state == RecordState::Removed) {
+        let is_note = |record: &&Record| matches!(record.state, RecordState::Removed | RecordState::Upload);
+        if let Some(record) = record.as_ref().filter(is_note) {
             self.live.lock().insert(id.to_owned());
             let note = Note { spool: Arc::clone(self), id: id.to_owned(), record: record.clone() };
-            recovered.removed.push(note);
+            let list = if record.state == RecordState::Upload {
+                &mut recovered.abandoned
+            } else {
+                &mut recovered.removed
+            };
+            list.push(note);
             return Ok(());
         }
         let data = OpenOptions::new().read(true).write(true).open(&data_path);
@@ -66,10 +99,10 @@ impl Spool {
             }
             return Ok(());
         };
-        recovered.abandoned.extend(record.upload.take());
-        let is_unchanged =
-            record.state == RecordState::Open && record.local.is_empty() && record.base.is_some();
-        if record.key.is_empty() || is_unchanged {
+        let was = record.clone();
+        let is_unchanged = record.state == RecordState::Open && holds_nothing(&mut record, &data)?;
+        let is_superseded = record.until.as_ref().is_some_and(|id| self.is_committed(id));
+        if record.key.is_empty() || record.state == RecordState::Clean || is_unchanged || is_superseded {
             fs::remove_file(path)?;
             return fs::remove_file(data_path);
         }
@@ -84,7 +117,12 @@ impl Spool {
             record.error =
                 Some("the machine lost power before the file was safe; it is not whole".to_owned());
         }
-        self.write_record(id, &record)?;
+        if record != was
+            && let Err(error) = self.write_record(id, &record)
+        {
+            // On a full disk the next start finds it as it is.
+            tracing::warn!(id, %error, "cannot note in the spool what became of a file");
+        }
         if record.state == RecordState::Committed {
             let file = self.file(id.to_owned(), data, record.clone(), record.local_bytes());
             recovered.committed.push((file, record));
@@ -93,6 +131,11 @@ impl Spool {
             recovered.parked += 1;
         }
         Ok(())
+    }
+
+    fn is_committed(&self, id: &str) -> bool {
+        let record = read_record(&self.dir.join(format!("{id}.json")));
+        record.is_some_and(|record| record.state == RecordState::Committed)
     }
 
     /// Looks for files that somebody has decided about: what is to be uploaded after all.
@@ -111,7 +154,8 @@ impl Spool {
                 at_rest += record.local_bytes();
                 continue;
             }
-            let data = OpenOptions::new().read(true).write(true).open(self.dir.join(format!("{id}.data")))?;
+            let path = self.dir.join(format!("{id}.data"));
+            let Ok(data) = OpenOptions::new().read(true).write(true).open(path) else { continue };
             found.push((self.file(id.to_owned(), data, record.clone(), record.local_bytes()), record));
         }
         self.at_rest.store(at_rest, Ordering::Relaxed);
@@ -125,6 +169,20 @@ impl Spool {
         fs::rename(path, &to)?;
         Ok(to)
     }
+}
+
+/// Whether nothing was written to a file that was open when its daemon died. Its record is some writes behind: what
+/// begins with no object is all in the data, the rest was noted now and then.
+fn holds_nothing(record: &mut Record, data: &fs::File) -> io::Result<bool> {
+    let metadata = data.metadata()?;
+    if record.base.is_none() || record.base_limit == 0 {
+        record.size = metadata.len();
+        record.local = if record.size == 0 { vec![] } else { vec![(0, record.size)] };
+        return Ok(record.size == 0);
+    }
+    record.size = metadata.len();
+    record.base_limit = record.base_limit.min(record.size);
+    Ok(record.local.is_empty() && metadata.blocks() == 0)
 }
 
 pub(super) fn read_record(path: &Path) -> Option<Record> {

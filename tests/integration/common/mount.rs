@@ -485,6 +485,21 @@ impl Mount {
         assert!(!is_mounted(&self.path), "still mounted");
     }
 
+    /// Ends the daemon as a user would; the place keeps its spool, and its exit code is told.
+    pub fn leave(mut self) -> (Place, Option<i32>) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        (std::mem::replace(&mut self.place, Place::new()), status.code())
+    }
+
+    /// Kills the daemon where it stands, and clears away the dead mount; the place keeps its spool.
+    pub fn kill(mut self) -> Place {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+        let _ = umount2(&self.path, MntFlags::MNT_DETACH);
+        std::mem::replace(&mut self.place, Place::new())
+    }
+
     /// Waits for the end of the daemon.
     pub fn wait(&mut self) -> ExitStatus {
         let status =

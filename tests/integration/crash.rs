@@ -1,0 +1,179 @@
+//! The daemon is killed under load and at named points. After the next start, every file whose close was acknowledged
+//! is in the bucket or in the queue, byte for byte, and nothing is torn. `scripts/crash` runs the long form.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use supafs_standin::{Action, Fault};
+
+use crate::common::{Backend, Bucket, Mount, MountOptions, Place, Random, body, eventually};
+
+const NAMES: u64 = 8;
+
+/// What a name may hold: the last acknowledged content, or that of an operation that was under way at the kill.
+#[derive(Default)]
+struct Model(BTreeMap<String, Vec<Option<Vec<u8>>>>);
+
+/// Writes and removes until the daemon is gone.
+fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, serial: &mut u64) {
+    loop {
+        let name = format!("f{}", random.below(NAMES));
+        *serial += 1;
+        let len = if random.below(12) == 0 { 11 << 20 } else { random.below(100_000) };
+        let next = (random.below(6) > 0).then(|| body(*serial, usize::try_from(len).expect("a length")));
+        let may_be = |next: &Option<Vec<u8>>| {
+            model
+                .lock()
+                .expect("a model")
+                .0
+                .entry(name.clone())
+                .or_insert_with(|| vec![None])
+                .push(next.clone());
+        };
+        may_be(&next);
+        let done = match &next {
+            Some(bytes) => save(&mount.join(&name), bytes),
+            None => match fs::remove_file(mount.join(&name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+        };
+        if done.is_err() {
+            return;
+        }
+        model.lock().expect("a model").0.insert(name, vec![next]);
+    }
+}
+
+/// What a program does that looks at every answer.
+fn save(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    // Its close tells, and this one's has nothing left to say.
+    nix::unistd::close(nix::unistd::dup(&file)?)?;
+    Ok(())
+}
+
+/// The bucket is what was acknowledged; then the model is what the bucket is.
+fn compare(bucket: &Bucket<'_>, model: &mut Model) {
+    for (name, may_be) in &mut model.0 {
+        let is = bucket.bytes(name);
+        let sizes: Vec<_> = may_be.iter().map(|bytes| bytes.as_ref().map(Vec::len)).collect();
+        assert!(may_be.contains(&is), "{name} holds {:?} bytes, not one of {sizes:?}", is.map(|is| is.len()));
+        *may_be = vec![is];
+    }
+    let strange: Vec<_> = bucket.keys().into_iter().filter(|key| !model.0.contains_key(key)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+fn kills() -> u64 {
+    std::env::var("SUPAFS_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+}
+
+fn kill_under_load(options: &str, seed: u64) {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let (mut random, mut serial) = (Random(seed), 0);
+    let model = Mutex::new(Model::default());
+    let mut place = Place::new();
+    for round in 0..kills() {
+        let mount = MountOptions::new(&backend, &bucket.name).args(options).place(place).start();
+        let pause = Duration::from_millis(50 + random.below(1200));
+        let path = mount.path.clone();
+        place = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| load(&path, &mut random, &model, &mut serial));
+            std::thread::sleep(pause);
+            let place = mount.kill();
+            loading.join().expect("the load ends with the daemon");
+            place
+        });
+        // What is left goes up, and then the bucket tells.
+        let mount = MountOptions::new(&backend, &bucket.name).args(options).place(place).start();
+        let code;
+        (place, code) = mount.leave();
+        assert_eq!(code, Some(0), "round {round}");
+        compare(&bucket, &mut model.lock().expect("a model"));
+    }
+}
+
+#[test]
+fn a_daemon_killed_at_random_loses_nothing_that_was_uploaded() {
+    kill_under_load("--part-size 5MiB --metadata-ttl 0s", 1);
+}
+
+#[test]
+fn a_daemon_killed_at_random_loses_nothing_that_was_staged() {
+    kill_under_load("--part-size 5MiB --metadata-ttl 0s --write-back --write-back-delay 200ms", 2);
+}
+
+/// Kills while a fault holds or breaks an operation, and looks at what the next mount makes of it.
+fn kill_during(operation: &str, fault: Fault) {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--part-size 5MiB --write-back --write-back-delay 10ms");
+    let (small, large) = (body(1, 10_000), body(2, 23 << 20));
+    let fault = backend.fault(fault.on(operation));
+    save(&mount.at("small"), &small).expect("acknowledged");
+    save(&mount.at("large"), &large).expect("acknowledged");
+    eventually("the point", || (backend.standin().fault_hits(fault) > 0).then_some(()));
+    let place = mount.kill();
+    backend.standin().clear_faults();
+    let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+    assert!(mount.read("large") == large && mount.read("small") == small);
+    mount.stop();
+    assert_eq!(bucket.keys(), ["large", "small"], "no conflict with oneself: {operation}");
+    assert!(bucket.bytes("large").as_ref() == Some(&large), "{operation}");
+    assert!(bucket.bytes("small").as_ref() == Some(&small), "{operation}");
+}
+
+fn kill_in_every_way(operation: &str) {
+    for action in [Action::Hang, Action::LateHang, Action::ReplyLost, Action::ResetBody(1000)] {
+        let is_bodiless = !matches!(operation, "PutObject" | "UploadPart");
+        if !(is_bodiless && matches!(action, Action::ResetBody(_))) {
+            kill_during(operation, Fault::new(action));
+        }
+    }
+}
+
+#[test]
+fn a_daemon_killed_during_a_put_loses_nothing() {
+    kill_in_every_way("PutObject");
+}
+
+#[test]
+fn a_daemon_killed_between_parts_loses_nothing() {
+    kill_in_every_way("UploadPart");
+}
+
+#[test]
+fn a_daemon_killed_while_an_upload_is_completed_loses_nothing() {
+    kill_in_every_way("CompleteMultipartUpload");
+}
+
+#[test]
+fn a_daemon_killed_during_a_rename_leaves_the_object_at_one_end_or_both() {
+    for operation in ["CopyObject", "DeleteObject"] {
+        for action in [Action::Hang, Action::LateHang] {
+            let Some(backend) = Backend::standin_only("faults") else { return };
+            let bucket = backend.bucket();
+            bucket.put("from", "the only one");
+            let mount = Mount::new(&backend, &bucket);
+            let hang = backend.fault(Fault::new(action).on(operation));
+            let (from, to) = (mount.at("from"), mount.at("to"));
+            let place = std::thread::scope(|scope| {
+                scope.spawn(move || drop(fs::rename(from, to)));
+                eventually("the point", || (backend.standin().fault_hits(hang) > 0).then_some(()));
+                mount.kill()
+            });
+            backend.standin().clear_faults();
+            let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+            let keys = mount.names("");
+            assert!(!keys.is_empty(), "{operation}");
+            assert!(keys.iter().all(|key| mount.read(key) == b"the only one"), "{operation}: {keys:?}");
+            mount.stop();
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `--write-back`: close returns before the upload, and what it acknowledged comes through.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+
+use supafs_standin::{Action, Fault};
+
+use crate::common::{Backend, Mount, MountOptions, Place, body, eventually};
+use crate::spool::staged;
+
+/// Nothing is uploaded by itself.
+const LATER: &str = "--write-back --write-back-delay 1h";
+
+#[test]
+fn close_returns_before_the_upload_and_unmount_waits_for_it() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, LATER);
+    fs::write(mount.at("a"), b"staged").expect("close does not wait");
+    assert!(bucket.keys().is_empty());
+    assert_eq!((mount.read("a"), mount.names("")), (b"staged".to_vec(), vec!["a".to_owned()]));
+    assert_eq!(staged(mount.place())[0]["state"], "uploading");
+    let (place, code) = mount.leave();
+    assert_eq!((code, staged(&place).len()), (Some(0), 0));
+    assert_eq!(bucket.bytes("a").expect("uploaded"), b"staged");
+}
+
+#[test]
+fn several_saves_become_one_upload() {
+    let backend = standin_only!("requests are counted");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, LATER);
+    for version in 0..10 {
+        fs::write(mount.at("a"), format!("version {version}")).expect("saved");
+    }
+    mount.stop();
+    assert_eq!(backend.standin().count("PutObject"), 1);
+    assert_eq!(bucket.bytes("a").expect("uploaded"), b"version 9");
+}
+
+#[test]
+fn fsync_waits_for_the_server_unless_told_to_be_local() {
+    let backend = Backend::start();
+    for (options, is_there) in [("", true), (" --fsync local", false)] {
+        let bucket = backend.bucket();
+        let mount = Mount::with(&backend, &bucket, &format!("{LATER}{options} --spool-sync"));
+        let mut file = File::create(mount.at("a")).expect("created");
+        file.write_all(b"synced").expect("written");
+        file.sync_all().expect("synced");
+        assert_eq!(bucket.bytes("a").is_some(), is_there, "{options:?}");
+        drop(file);
+        mount.stop();
+        assert_eq!(bucket.bytes("a").expect("uploaded"), b"synced");
+    }
+}
+
+#[test]
+fn what_is_not_uploaded_in_time_stays_and_the_next_mount_goes_on() {
+    let backend = standin_only!("an upload hangs");
+    let bucket = backend.bucket();
+    let hang = backend.fault(Fault::new(Action::Hang).on("PutObject"));
+    let mount = Mount::with(&backend, &bucket, &format!("{LATER} --drain-timeout 1s"));
+    fs::write(mount.at("a"), b"one").expect("staged");
+    fs::write(mount.at("b"), b"two").expect("staged");
+    let (place, code) = mount.leave();
+    assert_eq!(code, Some(75));
+    assert_eq!(staged(&place).len(), 2);
+    let next = MountOptions::new(&backend, &bucket.name).args("--drain-timeout 1s").place(place).start();
+    assert_eq!((next.read("a"), next.names("").len()), (b"one".to_vec(), 2), "shown at once");
+    backend.standin().clear_fault(hang);
+    eventually("the uploads", || (bucket.keys().len() == 2).then_some(()));
+    let (place, code) = next.leave();
+    assert_eq!((code, staged(&place).len()), (Some(0), 0));
+    assert_eq!(bucket.bytes("b").expect("uploaded"), b"two");
+}
+
+#[test]
+fn a_closed_file_that_is_written_again_survives_a_crash_whole() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, LATER);
+    let first = body(1, 300_000);
+    fs::write(mount.at("a"), &first).expect("acknowledged");
+    let again = File::options().write(true).open(mount.at("a")).expect("opened again");
+    again.write_all_at(&body(2, 100_000), 0).expect("half written");
+    let place = mount.kill();
+    drop(again);
+    let mount = MountOptions::new(&backend, &bucket.name).args("--write-back").place(place).start();
+    assert_eq!(mount.read("a"), first);
+    eventually("the upload", || bucket.bytes("a"));
+    assert_eq!(bucket.bytes("a").expect("uploaded"), first);
+    // What was being written is not lost either.
+    let parked: Vec<_> = staged(mount.place()).into_iter().filter(|file| file["state"] == "parked").collect();
+    assert_eq!(parked.len(), 1, "{parked:?}");
+    let to = mount.place().path().join("out");
+    let id = parked[0]["id"].as_str().expect("an id");
+    mount.place().supafs(["spool", "export", id, to.to_str().expect("a path")], &[]).ok();
+    let mut mixed = first;
+    mixed[..100_000].copy_from_slice(&body(2, 100_000));
+    assert_eq!(fs::read(to.join("a")).expect("exported"), mixed);
+}
+
+#[test]
+fn an_open_file_of_a_crashed_daemon_is_parked_with_its_bytes() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::new(&backend, &bucket);
+    let bytes = body(3, 50_000);
+    let mut file = File::create(mount.at("open")).expect("created");
+    file.write_all(&bytes).expect("written");
+    let place = mount.kill();
+    drop(file);
+    let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+    assert!(mount.names("").is_empty());
+    let files = staged(mount.place());
+    assert_eq!((files.len(), &files[0]["state"]), (1, &"parked".into()));
+    let to = mount.place().path().join("out");
+    let id = files[0]["id"].as_str().expect("an id");
+    mount.place().supafs(["spool", "export", id, to.to_str().expect("a path")], &[]).ok();
+    assert_eq!(fs::read(to.join("open")).expect("exported"), bytes);
+    assert!(bucket.keys().is_empty());
+}
+
+#[test]
+fn names_that_changed_before_a_crash_stay_changed() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("replaced", "old");
+    bucket.put("removed", "old");
+    let mount = Mount::with(&backend, &bucket, LATER);
+    fs::write(mount.at("temporary"), b"new").expect("staged");
+    fs::rename(mount.at("temporary"), mount.at("replaced")).expect("renamed");
+    fs::write(mount.at("forgotten"), b"x").expect("staged");
+    fs::remove_file(mount.at("forgotten")).expect("removed");
+    fs::remove_file(mount.at("removed")).expect("queued");
+    fs::write(mount.at("removed"), b"made again").expect("staged");
+    let place = mount.kill();
+    let mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(place).start();
+    assert_eq!(mount.names(""), ["removed", "replaced"]);
+    assert_eq!((mount.read("replaced"), mount.read("removed")), (b"new".to_vec(), b"made again".to_vec()));
+    mount.stop();
+    assert_eq!(bucket.keys(), ["removed", "replaced"]);
+    assert_eq!(bucket.bytes("replaced").expect("no conflict"), b"new");
+    assert_eq!(bucket.bytes("removed").expect("no conflict"), b"made again");
+}
+
+#[test]
+fn two_mounts_of_one_bucket_have_each_their_own_spool() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let place = Place::new();
+    let spool = place.path().join("shared");
+    let options = format!("{LATER} --spool-dir {}", spool.display());
+    let first = Mount::with(&backend, &bucket, &options);
+    let second = MountOptions::new(&backend, &bucket.name).args(&options).start();
+    fs::write(first.at("a"), b"a").expect("staged");
+    fs::write(second.at("b"), b"b").expect("staged");
+    let list = ["spool", "list", "--json", "--spool-dir", spool.to_str().expect("a path")];
+    let listed: serde_json::Value = serde_json::from_str(&place.supafs(list, &[]).ok().stdout).expect("JSON");
+    let files = listed["files"].as_array().expect("files");
+    assert_eq!(files.len(), 2);
+    assert_ne!(files[0]["daemon"], files[1]["daemon"]);
+    second.stop();
+    assert_eq!(bucket.keys(), ["b"]);
+    first.stop();
+    assert_eq!(bucket.keys(), ["a", "b"]);
+}
+
+#[test]
+fn uploads_that_nobody_completes_are_aborted_at_the_next_start() {
+    let backend = standin_only!("unfinished uploads are looked at");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--part-size 5MiB");
+    let mut file = File::create(mount.at("large")).expect("created");
+    file.write_all(&body(1, 12 << 20)).expect("written");
+    eventually("parts on their way", || (!backend.standin().uploads(&bucket.name).is_empty()).then_some(()));
+    eventually("its record", || {
+        let spool = mount.place().home().join("state/supafs/spool");
+        crate::common::run(&spool, "grep -rlc '\"state\":\"upload\"' . || true")
+            .contains("json")
+            .then_some(())
+    });
+    let place = mount.kill();
+    drop(file);
+    let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+    eventually("no upload", || backend.standin().uploads(&bucket.name).is_empty().then_some(()));
+    drop(mount);
+}
