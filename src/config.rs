@@ -68,14 +68,15 @@ pub enum OnConflict {
 
 /// How files are written.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Writing {
-    /// close() returns when the file is in the spool, and the upload follows.
+    /// `close()` returns when the file is in the spool, and the upload follows.
     pub write_back: bool,
     /// How long an upload waits for further changes of the file.
     pub delay: Duration,
     /// What is in the spool is safe from a loss of power.
     pub spool_sync: bool,
-    /// fsync() waits for the spool only.
+    /// `fsync()` waits for the spool only.
     pub fsync_local: bool,
     pub spool_dir: PathBuf,
     /// Bytes in the spool at most.

@@ -115,11 +115,11 @@ pub fn run(
     Ok(staged)
 }
 
+/// What a mount needs that may write.
+type Written = (Arc<Spool>, Writing);
+
 /// The spool of a mount that may write, and what an earlier one left in it.
-fn spool(
-    config: &MountConfig,
-    identity: &Identity,
-) -> Result<(Option<(Arc<Spool>, Writing)>, Recovered), DaemonError> {
+fn spool(config: &MountConfig, identity: &Identity) -> Result<(Option<Written>, Recovered), DaemonError> {
     if config.presentation.read_only {
         return Ok((None, Recovered::default()));
     }

@@ -66,11 +66,10 @@ impl From<io::Error> for FsError {
             io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
             _ => ErrorKind::Io,
         };
-        match kind {
-            ErrorKind::NoSpace => {
-                tracing::error!(%error, "the spool is full; see --spool-size and --spool-dir")
-            }
-            _ => tracing::error!(%error, "the spool's disk fails"),
+        if kind == ErrorKind::NoSpace {
+            tracing::error!(%error, "the spool is full; see --spool-size and --spool-dir");
+        } else {
+            tracing::error!(%error, "the spool's disk fails");
         }
         kind.into()
     }

@@ -28,13 +28,16 @@ pub(super) struct DirHandle {
     pub listing: Mutex<Option<Stream>>,
 }
 
+/// A name, and what it stands for now.
+pub(super) type Change = (Box<[u8]>, Option<Entry>);
+
 /// A directory as a stream shows it: what was listed, and what was changed here.
 #[derive(Clone)]
 pub(super) struct Stream {
     pub prefix: Arc<str>,
     pub listing: Arc<Listing>,
     /// By name.
-    pub changes: Arc<Vec<(Box<[u8]>, Option<Entry>)>>,
+    pub changes: Arc<Vec<Change>>,
 }
 
 #[derive(Clone)]

@@ -162,10 +162,14 @@ impl Fs {
 
     /// Times of a directory in which something was made or removed.
     pub(super) fn changed_directory(&self, inodes: &mut super::inode::InodeTable, ino: u64) {
-        if let Some(inode) = inodes.get_mut(ino) {
-            let extra = inode.extra_mut();
-            extra.attrs.mtime = Some(nanos_now());
-            extra.ctime = extra.attrs.mtime;
+        let key = inodes.key(ino).filter(|key| !key.is_empty());
+        let Some(inode) = inodes.get_mut(ino) else { return };
+        let extra = inode.extra_mut();
+        extra.attrs.mtime = Some(nanos_now());
+        extra.ctime = extra.attrs.mtime;
+        // A prefix has no time on the server: this is the one that lasts.
+        if let Some(key) = key {
+            self.known.set_directory(&key, extra.attrs);
         }
     }
 
@@ -289,7 +293,7 @@ impl Fs {
         let mut state = draft.state();
         let is_new = state.size == 0 && state.expected.is_none() && state.local.is_empty();
         // A reply counts in 32 bits.
-        let is_whole = from_offset == 0 && to_offset == 0 && len >= size && size <= u64::from(u32::MAX);
+        let is_whole = from_offset == 0 && to_offset == 0 && len >= size && u32::try_from(size).is_ok();
         if !is_new || !is_whole || size == 0 || !target.is_writable {
             return Err(ErrorKind::CrossDevice.into());
         }

@@ -95,8 +95,8 @@ impl Connection {
             };
             self.stats.count(call.operation);
             let until = deadline.min(Instant::now() + patience);
-            let sent = self.patiently(call, until, send(place)).await;
-            let failure = match sent {
+            let answer = self.patiently(call, until, send(place)).await;
+            let failure = match answer {
                 Some(Ok(value)) => {
                     self.stats.answers.add(1);
                     return Ok(value);

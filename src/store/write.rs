@@ -31,7 +31,7 @@ use crate::stats::{Operation, Stats};
 /// What is read from the file at a time.
 const PIECE: u64 = 256 * 1024;
 
-/// Keys that one DeleteObjects names.
+/// Keys that one `DeleteObjects` names.
 const DELETES: usize = 1000;
 
 /// When a byte of an upload last moved.
@@ -167,25 +167,27 @@ impl Connection {
             return self.copy_by_hand((from_bucket, from), (bucket, key), headers).await;
         }
         let call = Call { allowance: allowance(MAX_COPY), ..Call::new(Operation::CopyObject, from) };
-        self.attempt(call, |place| async move {
-            let _in_flight = place;
-            let mut request = self
-                .client
-                .copy_object()
-                .bucket(bucket)
-                .key(key)
-                // As it is: the server decodes nothing, and a key can hold no percent sign.
-                .copy_source(format!("{from_bucket}/{from}"));
-            if let Some(headers) = headers {
-                request = request
-                    .metadata_directive(MetadataDirective::Replace)
-                    .set_content_type(headers.content_type.clone())
-                    .set_cache_control(headers.cache_control.clone())
-                    .set_metadata(metadata(headers));
-            }
-            let output = request.send().await.map_err(|error| Failure::of(call, &error))?;
-            let result = output.copy_object_result();
-            Ok(ETag::new(result.and_then(|result| result.e_tag()).unwrap_or_default()))
+        self.attempt(call, |place| {
+            Box::pin(async move {
+                let _in_flight = place;
+                let mut request = self
+                    .client
+                    .copy_object()
+                    .bucket(bucket)
+                    .key(key)
+                    // As it is: the server decodes nothing, and a key can hold no percent sign.
+                    .copy_source(format!("{from_bucket}/{from}"));
+                if let Some(headers) = headers {
+                    request = request
+                        .metadata_directive(MetadataDirective::Replace)
+                        .set_content_type(headers.content_type.clone())
+                        .set_cache_control(headers.cache_control.clone())
+                        .set_metadata(metadata(headers));
+                }
+                let output = request.send().await.map_err(|error| Failure::of(call, &error))?;
+                let result = output.copy_object_result();
+                Ok(ETag::new(result.and_then(|result| result.e_tag()).unwrap_or_default()))
+            })
         })
         .await
     }
@@ -285,20 +287,22 @@ impl Connection {
         headers: &ObjectHeaders,
     ) -> Result<String, StoreError> {
         let call = Call::new(Operation::CreateMultipartUpload, key);
-        self.attempt(call, |place| async move {
-            let _in_flight = place;
-            let output = self
-                .client
-                .create_multipart_upload()
-                .bucket(bucket)
-                .key(key)
-                .set_content_type(headers.content_type.clone())
-                .set_cache_control(headers.cache_control.clone())
-                .set_metadata(metadata(headers))
-                .send()
-                .await
-                .map_err(|error| Failure::of(call, &error))?;
-            output.upload_id.ok_or_else(|| Failure::protocol(call, "an upload without an id"))
+        self.attempt(call, |place| {
+            Box::pin(async move {
+                let _in_flight = place;
+                let output = self
+                    .client
+                    .create_multipart_upload()
+                    .bucket(bucket)
+                    .key(key)
+                    .set_content_type(headers.content_type.clone())
+                    .set_cache_control(headers.cache_control.clone())
+                    .set_metadata(metadata(headers))
+                    .send()
+                    .await
+                    .map_err(|error| Failure::of(call, &error))?;
+                output.upload_id.ok_or_else(|| Failure::protocol(call, "an upload without an id"))
+            })
         })
         .await
     }

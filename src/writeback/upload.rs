@@ -149,10 +149,10 @@ impl Uploader {
         let job = Job { draft, state, key, headers, is_base_there };
         let stream = draft.stream.lock().take();
         let result = match (found, stream) {
-            (Found::Ours(head), stream) => {
+            (Found::Ours(ours), stream) => {
                 stream.into_iter().for_each(Stream::abandon);
-                let etag = head.etag.clone();
-                self.with_headers(&job, etag, head.into()).await
+                let etag = ours.etag.clone();
+                self.with_headers(&job, etag, ours.into()).await
             }
             (_, Some(stream)) if stream.key == job.key => self.finish(&job, stream).await,
             (_, stream) => {

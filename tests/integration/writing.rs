@@ -101,7 +101,14 @@ fn open_flags_mean_what_they_say() {
     assert_eq!(bucket.bytes("old").as_deref(), Some(&b"old content one two three"[..]));
     drop(OpenOptions::new().write(true).truncate(true).open(&path).expect("O_TRUNC"));
     assert_eq!(bucket.bytes("old").as_deref(), Some(&b""[..]));
-    drop(OpenOptions::new().write(true).create(true).open(&path).expect("O_CREAT of what is there"));
+    drop(
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .expect("O_CREAT of what is there"),
+    );
     // A stamp is new, also where it was empty before.
     mount.sh("touch -d 2001-02-03 old; : > old");
     let year = mount.sh("stat -c %y old");
@@ -221,7 +228,8 @@ fn a_part_of_a_file_is_copied_by_reading_and_writing() {
     while left > 0 {
         let (fd_in, fd_out) = (from.as_raw_fd(), to.as_raw_fd());
         // SAFETY: two open descriptors, and two places that hold their offsets.
-        let done = unsafe { libc::copy_file_range(fd_in, &mut off_in, fd_out, &mut off_out, left, 0) };
+        let done =
+            unsafe { libc::copy_file_range(fd_in, &raw mut off_in, fd_out, &raw mut off_out, left, 0) };
         left -= usize::try_from(done).expect("copied");
         assert!(done > 0);
     }

@@ -5,10 +5,6 @@ use super::*;
 const MIB: u64 = 1 << 20;
 const PART: u64 = 8 * MIB;
 
-fn ranges(list: &[Range<u64>]) -> Ranges {
-    list.iter().cloned().collect()
-}
-
 fn moved(plan: &Plan, shape: Shape<'_>) -> u64 {
     let fetched = |range: &Range<u64>| {
         shape.local.missing(range.start..range.end.min(shape.base_limit).max(range.start))
@@ -29,7 +25,7 @@ fn moved(plan: &Plan, shape: Shape<'_>) -> u64 {
 #[test]
 fn appending_to_a_large_object_moves_the_appended_bytes() {
     let size = 1024 * MIB + 1024;
-    let local = ranges(&[1024 * MIB..size]);
+    let local = std::iter::once(1024 * MIB..size).collect::<Ranges>();
     let shape =
         Shape { size, local: &local, dirty: &Ranges::new(), base_limit: 1024 * MIB, base_size: 1024 * MIB };
     let plan = plan(shape, PART);
@@ -40,7 +36,7 @@ fn appending_to_a_large_object_moves_the_appended_bytes() {
 
 #[test]
 fn overwriting_a_few_bytes_in_the_middle_moves_at_most_10_mib() {
-    let local = ranges(&[30 * MIB..30 * MIB + 4096]);
+    let local = std::iter::once(30 * MIB..30 * MIB + 4096).collect::<Ranges>();
     let shape =
         Shape { size: 64 * MIB, local: &local, dirty: &local, base_limit: 64 * MIB, base_size: 64 * MIB };
     assert!(moved(&plan(shape, PART), shape) <= 10 * MIB);
@@ -50,7 +46,7 @@ fn overwriting_a_few_bytes_in_the_middle_moves_at_most_10_mib() {
 fn small_files_are_put_and_large_new_ones_go_in_parts() {
     let none = Ranges::new();
     for (size, expected) in [(0, 1), (1, 1), (16 * MIB, 1), (16 * MIB + 1, 2), (100 * MIB, 12)] {
-        let local = ranges(&[0..size]);
+        let local = std::iter::once(0..size).collect::<Ranges>();
         let shape = Shape { size, local: &local, dirty: &none, base_limit: 0, base_size: 0 };
         let requests = match plan(shape, PART) {
             Plan::Put => 1,

@@ -47,14 +47,14 @@ impl Spool {
                 }
             }
         }
-        self.keep_the_last(&mut recovered);
+        Self::keep_the_last(&mut recovered);
         Ok(recovered)
     }
 
     /// Of several files that are to go to one key, the one that was closed last goes; the others wait for a decision,
     /// so that none can overwrite it.
-    fn keep_the_last(&self, recovered: &mut Recovered) {
-        recovered.committed.sort_by(|(_, a), (_, b)| a.changed_ms.cmp(&b.changed_ms));
+    fn keep_the_last(recovered: &mut Recovered) {
+        recovered.committed.sort_by_key(|(_, record)| record.changed_ms);
         let mut last = HashSet::new();
         let mut kept = Vec::new();
         while let Some((file, record)) = recovered.committed.pop() {
