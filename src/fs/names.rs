@@ -165,7 +165,7 @@ impl Fs {
         let _changing = draft.changing().await;
         let mut state = draft.state();
         // After an error nobody knows.
-        let is_stored = state.expected.is_some() || state.error.is_some();
+        let is_stored = state.may_be_stored();
         let key = state.key.take();
         drop(state);
         Ok(Kept { is_stored, draft: key.map(|key| (Arc::clone(&draft), key)) })

@@ -278,7 +278,7 @@ impl Fs {
     ) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
         let Move { from, to, source, target, replaced, .. } = step;
         // After an error nobody knows: then it may be there.
-        let is_stored = |state: &State| state.expected.is_some() || state.error.is_some();
+        let is_stored = State::may_be_stored;
         let was_stored = is_stored(&draft.state());
         if was_stored {
             self.keep_folder(&from.prefix, from.name).await?;

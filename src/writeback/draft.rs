@@ -159,6 +159,9 @@ impl Draft {
     /// A draft that was left in the spool.
     #[must_use]
     pub fn recovered(file: SpoolFile, record: &Record) -> Arc<Self> {
+        // The daemon may have died behind an upload that was carried out: what it finds then is its own.
+        let sent = Attrs::from_metadata(&record.metadata).mtime.map(|mtime| (record.size, mtime));
+        let attempted = record.attempted.iter().copied().chain(sent).collect();
         let state = State {
             key: Some(record.key.clone()),
             size: record.size,
@@ -168,7 +171,7 @@ impl Draft {
             base_limit: record.base_limit,
             expected: record.expected(),
             replaces: record.replaces(),
-            attempted: record.attempted.clone(),
+            attempted,
             uploaded: None,
             is_recovered: true,
             stored_headers: None,
@@ -501,6 +504,13 @@ impl State {
     pub fn was_attempted(&self, head: &ObjectHead) -> bool {
         let mtime = Attrs::from_metadata(&head.metadata).mtime;
         self.attempted.iter().any(|&(size, at)| size == head.size && Some(at) == mtime)
+    }
+
+    /// Whether the key may hold an object of this file: after an error, and after the end of an earlier daemon, nobody
+    /// knows.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        self.expected.is_some() || self.error.is_some() || self.is_recovered
     }
 
     /// The bucket holds what the file holds, in this version. What was set beside it may still be missing.

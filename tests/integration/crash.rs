@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use supafs_standin::{Action, Fault};
 
 use crate::common::{Backend, Bucket, Mount, MountOptions, Place, Random, body, eventually};
@@ -86,9 +87,10 @@ fn kill_under_load(options: &str, seed: u64) {
         place = std::thread::scope(|scope| {
             let loading = scope.spawn(|| load(&path, &mut random, &model, &mut serial));
             std::thread::sleep(pause);
-            let place = mount.kill();
+            mount.signal(Signal::SIGKILL);
+            // Before the dead mount is cleared: the directory beneath would take everything.
             loading.join().expect("the load ends with the daemon");
-            place
+            mount.kill()
         });
         // What is left goes up, and then the bucket tells.
         let mount = MountOptions::new(&backend, &bucket.name).args(options).place(place).start();
@@ -100,13 +102,13 @@ fn kill_under_load(options: &str, seed: u64) {
 }
 
 #[test]
-#[ignore = "finds an older version under a name after a kill: not understood yet"]
+#[ignore = "fails: a name holds another version than the acknowledged one after a kill; the cause is not known yet"]
 fn a_daemon_killed_at_random_loses_nothing_that_was_uploaded() {
     kill_under_load("--part-size 5MiB --metadata-ttl 0s", 1);
 }
 
 #[test]
-#[ignore = "finds an older version under a name after a kill: not understood yet"]
+#[ignore = "fails: a name holds another version than the acknowledged one after a kill; the cause is not known yet"]
 fn a_daemon_killed_at_random_loses_nothing_that_was_staged() {
     kill_under_load("--part-size 5MiB --metadata-ttl 0s --write-back --write-back-delay 200ms", 2);
 }
