@@ -109,7 +109,8 @@ impl DirCache {
             probes: SingleFlight::new(),
             overlay: Overlay::new(tuning.metadata_ttl),
             ttl: tuning.metadata_ttl,
-            negative_ttl: tuning.negative_ttl,
+            // What was changed here is laid over for one time to live: an absence must not be believed beyond that.
+            negative_ttl: tuning.negative_ttl.min(tuning.metadata_ttl),
             max_weight: NonZeroUsize::new(tuning.metadata_entries).map_or(1, NonZeroUsize::get),
         }))
     }
