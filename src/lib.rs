@@ -12,7 +12,7 @@
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
 //! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
 //! | L1 | [`store`], [`auth`] | the S3 client; credentials (the store is given a provider) |
-//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, logging |
+//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, processes, logging |
 //!
 //! News travels upward through channels only.
 //!
@@ -40,6 +40,7 @@ pub mod logging;
 pub mod meta;
 pub mod name;
 pub mod private_file;
+pub mod process;
 pub mod secret;
 pub mod single_flight;
 pub mod state_dir;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::users::Users;
 use crate::data::Reader;
 use crate::meta::{Entry, Listing};
 
@@ -15,6 +16,7 @@ use crate::meta::{Entry, Listing};
 pub(super) struct FileHandle {
     pub ino: u64,
     pub is_writable: bool,
+    pub users: Users,
     /// Replaced when the first GET shows another version and nothing was handed out yet.
     pub reader: Mutex<Arc<Reader>>,
     /// Bytes went to the caller: the version can no longer be replaced.
@@ -65,6 +67,7 @@ impl Handles {
         self.insert(Handle::File(Arc::new(FileHandle {
             ino,
             is_writable,
+            users: Users::default(),
             reader,
             handed_out: AtomicBool::new(false),
         })))

@@ -17,6 +17,7 @@ mod rename;
 mod rename_folder;
 mod save;
 mod setattr;
+mod users;
 mod write;
 mod xattr;
 

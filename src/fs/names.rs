@@ -71,7 +71,7 @@ impl Fs {
     pub async fn mknod(&self, parent: u64, name: &[u8], creation: Creation) -> Result<Attributes, FsError> {
         let (attributes, opened) = self.create(parent, name, creation, true, false).await?;
         let ino = attributes.ino;
-        let saved = self.flush(opened.handle).await;
+        let saved = self.save(ino).await;
         self.release(ino, opened.handle);
         if let Err(error) = saved {
             self.forget(ino, 1);

@@ -24,6 +24,19 @@ pub struct Opened {
     pub is_writable: bool,
 }
 
+/// A use of a file by no handle.
+pub(super) struct Held<'a> {
+    fs: &'a Fs,
+    ino: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.fs.inodes.lock().closed(self.ino);
+        self.fs.end_draft(self.ino);
+    }
+}
+
 impl Fs {
     /// Opens a file in the version its inode shows.
     ///
@@ -99,6 +112,12 @@ impl Fs {
         self.handles.close(handle);
         self.inodes.lock().closed(ino);
         self.end_draft(ino);
+    }
+
+    /// Keeps a file's draft while it is changed by path: nobody has to have the file open for that.
+    pub(super) fn hold(&self, ino: u64) -> Held<'_> {
+        self.inodes.lock().opened(ino);
+        Held { fs: self, ino }
     }
 
     /// Notes that bytes of the reader's version go to the caller. `false`: the inode has another version by now.

@@ -59,6 +59,9 @@ impl Writer {
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// The Content-Type of an object that has none.
+pub(super) const UNTYPED: &str = "application/octet-stream";
+
 /// The Content-Type that follows from a name.
 pub(super) fn content_type(key: &str) -> Option<String> {
     let ending = key.rsplit(['/', '.']).next().unwrap_or_default().to_ascii_lowercase();
@@ -126,13 +129,24 @@ impl Job for Save {
 }
 
 impl Fs {
-    /// A descriptor of the file is closed.
+    /// A thread opened the file for writing, or got it opened: its close will count.
+    pub fn opened_by(&self, handle: u64, thread: u32) {
+        if let Some(file) = self.handles.file(handle).filter(|file| file.is_writable) {
+            file.users.opened(thread);
+        }
+    }
+
+    /// A thread closes a descriptor of the file.
     ///
     /// # Errors
     /// Why what was written is not in the bucket.
-    pub async fn flush(&self, handle: u64) -> Result<(), FsError> {
+    pub async fn flush(&self, handle: u64, thread: u32) -> Result<(), FsError> {
         let Some(file) = self.handles.file(handle) else { return Ok(()) };
-        if !file.is_writable {
+        if !file.is_writable || self.dirty_draft(file.ino).is_none() {
+            return Ok(());
+        }
+        let name = self.inodes.lock().get(file.ino).map(|inode| Box::<[u8]>::from(inode.name()));
+        if name.is_some_and(|name| file.users.goes_on_after_close(thread, file.ino, &name)) {
             return Ok(());
         }
         self.save(file.ino).await

@@ -70,6 +70,7 @@ impl Fs {
         if same {
             return Ok(());
         }
+        let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
             let _changing = draft.changing().await;

@@ -207,16 +207,23 @@ impl Fs {
         Ok(draft)
     }
 
-    /// Writes at an offset, or at the end of the file.
+    /// Writes at an offset, or at the end of the file, for a thread.
     ///
     /// # Errors
     /// `NoSpace` when the spool is full, `TooLarge` behind what an object can hold.
-    pub async fn write(&self, handle: u64, offset: u64, data: &[u8], appends: bool) -> Result<u32, FsError> {
+    pub async fn write(
+        &self,
+        (handle, thread): (u64, u32),
+        offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> Result<u32, FsError> {
         const LARGEST: u64 = 5 << 40;
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         if !file.is_writable {
             return Err(ErrorKind::BadHandle.into());
         }
+        file.users.wrote(thread);
         let draft = self.draft_of(file.ino)?;
         let _changing = draft.changing().await;
         let offset = if appends { draft.state().size } else { offset };
@@ -230,6 +237,7 @@ impl Fs {
 
     /// Cuts a file off or extends it. Without a writer that has it open, the change is saved at once.
     pub(super) async fn truncate(&self, ino: u64, size: u64) -> Result<(), FsError> {
+        let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
             let _changing = draft.changing().await;

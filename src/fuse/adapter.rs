@@ -107,13 +107,16 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let fs = Arc::clone(&self.fs);
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, thread) = (Arc::clone(&self.fs), req.pid());
         self.dispatcher.run(async move {
             let truncates = flags.0 & libc::O_TRUNC != 0;
             let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY || truncates;
             match fs.open_and_cut(ino.0, for_writing, truncates).await {
-                Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+                Ok(opened) => {
+                    fs.opened_by(opened.handle, thread);
+                    reply.opened(FileHandle(opened.handle), open_flags(opened));
+                }
                 Err(error) => reply.error(errno("open", &error)),
             }
         });
@@ -130,16 +133,16 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
+        let thread = req.pid();
         self.dispatcher.run(async move {
             let (exclusive, truncates) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
             match fs.create(parent.0, name.as_bytes(), creation, exclusive, truncates).await {
-                Ok((attributes, opened)) => reply.created(
-                    &fs.validity(),
-                    &convert::file_attr(&attributes),
-                    GENERATION,
-                    FileHandle(opened.handle),
-                    open_flags(opened),
-                ),
+                Ok((attributes, opened)) => {
+                    fs.opened_by(opened.handle, thread);
+                    let attr = convert::file_attr(&attributes);
+                    let handle = FileHandle(opened.handle);
+                    reply.created(&fs.validity(), &attr, GENERATION, handle, open_flags(opened));
+                }
                 Err(error) => reply.error(errno("create", &error)),
             }
         });
@@ -147,7 +150,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -164,13 +167,13 @@ impl Filesystem for Adapter {
             Err(error) => reply.error(errno("write", &error)),
         };
         // The data is the request's own buffer: only what has to wait for an upload takes a copy along.
-        match self.dispatcher.now(self.fs.write(fh.0, offset, data, appends)) {
+        let by = (fh.0, req.pid());
+        match self.dispatcher.now(self.fs.write(by, offset, data, appends)) {
             Now::Ready(result) => answer(reply, result),
             Now::Panicked => {}
             Now::Pending => {
                 let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
-                self.dispatcher
-                    .run(async move { answer(reply, fs.write(fh.0, offset, &data, appends).await) });
+                self.dispatcher.run(async move { answer(reply, fs.write(by, offset, &data, appends).await) });
             }
         }
     }
@@ -379,9 +382,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
-        let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move { answer(reply, "close", fs.flush(fh.0).await) });
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
+        let (fs, thread) = (Arc::clone(&self.fs), req.pid());
+        self.dispatcher.run(async move { answer(reply, "close", fs.flush(fh.0, thread).await) });
     }
 
     fn release(

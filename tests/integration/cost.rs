@@ -62,6 +62,52 @@ fn a_small_file_costs_one_put() {
 }
 
 #[test]
+fn a_close_after_which_the_writer_goes_on_costs_nothing() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("over", "what was there");
+    let mount = mounted(&backend, &bucket, "");
+    mount.names("");
+    // A shell opens the file, makes it its output, and closes the first descriptor.
+    for (command, key, bytes) in [
+        ("echo new > shell", "shell", "new\n"),
+        ("printf %s again > over", "over", "again"),
+        ("seq 3 | dd of=dd status=none", "dd", "1\n2\n3\n"),
+        ("exec 7> held; echo a >&7; sh -c 'echo b' >&7; exec 7>&-", "held", "a\nb\n"),
+    ] {
+        let used = spent(&backend, &mount, || drop(mount.sh(command)));
+        let writers = if key == "held" { 2 } else { 1 };
+        assert_eq!(used.get("PutObject"), writers, "{command}: {used:?}");
+        assert_eq!(bucket.bytes(key).as_deref(), Some(bytes.as_bytes()), "{command}");
+    }
+    // A child that starts another program closes its copies; the file is half written.
+    let mut file = File::create(mount.at("parent")).expect("create");
+    let used = spent(&backend, &mount, || {
+        std::io::Write::write_all(&mut file, b"half").expect("write");
+        mount.sh("true");
+    });
+    assert_eq!(used, Ops::default(), "the child's close is not the writer's");
+    assert_eq!(bucket.bytes("parent"), None);
+    let used = spent(&backend, &mount, || {
+        std::io::Write::write_all(&mut file, b" whole").expect("write");
+        drop(file);
+    });
+    assert_eq!(used, Ops::of([("PutObject", 1)]));
+    assert_eq!(bucket.bytes("parent").as_deref(), Some(&b"half whole"[..]));
+}
+
+#[test]
+fn what_only_a_stranger_closed_last_is_uploaded_too() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = mounted(&backend, &bucket, "");
+    // The child holds the last descriptor, and neither opened the file nor wrote to it.
+    let half = "exec 7> late; sleep 0.3 & echo first >&7; exec 7>&-; wait";
+    mount.sh(half);
+    eventually("the file in the bucket", || (bucket.bytes("late")? == b"first\n").then_some(()));
+}
+
+#[test]
 fn sixteen_files_are_sent_at_once() {
     let backend = standin_only!("it tells how many requests were in flight");
     let bucket = backend.bucket();
