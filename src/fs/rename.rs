@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::aside::Aside;
-use super::save::content_type;
+use super::save::{UNTYPED, content_type};
 use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
 use crate::name;
@@ -307,6 +307,9 @@ impl Fs {
                 let before = state.clone();
                 state.key = Some(target.clone());
                 state.expected = None;
+                let renamed =
+                    state.stored_headers.as_ref().and_then(|had| renamed_headers(had, source, target));
+                state.stored_headers = renamed.or(state.stored_headers.take());
                 // To replace what is there is what a rename is for; after a crash somebody else's is told from that.
                 state.replaces = replaced
                     .and_then(Entry::version)
@@ -391,13 +394,7 @@ impl Fs {
         let inodes = self.inodes.lock();
         let source = inodes.key(ino)?;
         let (headers, _) = inodes.get(ino)?.extra()?.headers.as_ref()?;
-        let (was, is) = (content_type(&source), content_type(target));
-        if was == is || headers.content_type != was {
-            return None;
-        }
-        let mut renamed = (**headers).clone();
-        renamed.content_type = is;
-        Some(renamed)
+        renamed_headers(headers, &source, target)
     }
 
     /// A copy on the server, of any size.
@@ -470,4 +467,16 @@ impl From<UploadError> for FsError {
             UploadError::Conflict(_) => ErrorKind::Stale.into(),
         }
     }
+}
+
+/// The headers of an object that changes its name, if they change with it: the type follows from a new name where it
+/// followed from the old one.
+fn renamed_headers(had: &ObjectHeaders, source: &str, target: &str) -> Option<ObjectHeaders> {
+    let (was, is) = (content_type(source), content_type(target));
+    // The server tells this type of what was stored with none.
+    let shown = |of: &Option<String>| of.clone().unwrap_or_else(|| UNTYPED.to_owned());
+    if was == is || shown(&had.content_type) != shown(&was) {
+        return None;
+    }
+    Some(ObjectHeaders { content_type: is, ..had.clone() })
 }

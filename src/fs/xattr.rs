@@ -14,6 +14,9 @@ use crate::writeback::State;
 const NAMESPACE: &str = "user.supabase.";
 const METADATA: &str = "meta.";
 
+/// Names that tell what is, and nobody sets.
+const READ_ONLY: [&str; 3] = ["key", "etag", "last-error"];
+
 /// The server stores longer ones and does not give them back.
 const LONGEST_VALUE: usize = 4096;
 
@@ -125,6 +128,16 @@ impl Fs {
         }
     }
 
+    fn default_type(&self, ino: u64) -> Option<String> {
+        let key = self.inodes.lock().key(ino)?;
+        super::save::content_type(&key).or_else(|| Some(super::save::UNTYPED.to_owned()))
+    }
+
+    fn default_cache_control(&self) -> String {
+        let chosen = self.writer.as_ref().and_then(|writer| writer.options.cache_control.clone());
+        chosen.unwrap_or_else(|| "no-cache".to_owned())
+    }
+
     fn last_error(&self, ino: u64) -> Option<Arc<str>> {
         let key = self.inodes.lock().key(ino)?;
         self.refusals.lock().get(key.as_str()).cloned()
@@ -173,8 +186,8 @@ impl Fs {
     /// Sets or removes what goes into an object's headers.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute`, `Invalid` for a value that no header can hold, `NotPermitted` for the names that tell
-    /// what is.
+    /// `Exists`, `NoAttribute`, `Invalid` for a value that no header can hold, `NotPermitted` for names that stand for
+    /// nothing.
     pub async fn setxattr(
         &self,
         ino: u64,
@@ -189,6 +202,11 @@ impl Fs {
         let short = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix(NAMESPACE));
         // Attributes of other kinds have no place in an object's headers.
         let short = short.ok_or(ErrorKind::NotSupported)?.to_owned();
+        // Tools that copy attributes (rsync -X, cp --preserve=xattr) bring along, or take away, also what only tells
+        // what is: that is no failure of the copy.
+        if READ_ONLY.contains(&short.as_str()) {
+            return Ok(());
+        }
         let is_settable = matches!(short.as_str(), "content-type" | "cache-control")
             || short.strip_prefix(METADATA).is_some_and(|entry| !entry.is_empty());
         if !is_settable {
@@ -204,29 +222,34 @@ impl Fs {
             Some(value) => Some(String::from_utf8_lossy(value).into_owned()),
             None => None,
         };
-        let exists = match self.getxattr(ino, name).await {
-            Ok(_) => true,
-            Err(error) if error.kind == ErrorKind::NoAttribute => false,
+        let current = match self.getxattr(ino, name).await {
+            Ok(current) => Some(current),
+            Err(error) if error.kind == ErrorKind::NoAttribute => None,
             Err(error) => return Err(error),
         };
-        match (&value, exists) {
+        match (&value, current.is_some()) {
             (None, false) => return Err(ErrorKind::NoAttribute.into()),
             (Some(_), true) if flags & libc::XATTR_CREATE != 0 => return Err(ErrorKind::Exists.into()),
             (Some(_), false) if flags & libc::XATTR_REPLACE != 0 => return Err(ErrorKind::NoAttribute.into()),
             _ => {}
         }
+        // An object always has these two: removing one gives the default back.
+        let value = value.or_else(|| match short.as_str() {
+            "content-type" => self.default_type(ino),
+            "cache-control" => Some(self.default_cache_control()),
+            _ => None,
+        });
+        if value.as_ref().map(String::as_bytes) == current.as_deref() {
+            return Ok(());
+        }
+        let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             match short.as_str() {
-                "content-type" => {
-                    state.changes.content_type =
-                        value.or_else(|| Some("application/octet-stream".to_owned()));
-                }
-                "cache-control" => {
-                    state.changes.cache_control = value.or_else(|| Some("no-cache".to_owned()));
-                }
+                "content-type" => state.changes.content_type = value,
+                "cache-control" => state.changes.cache_control = value,
                 entry => {
                     let entry = entry[METADATA.len()..].to_ascii_lowercase();
                     state.changes.metadata.insert(entry, value);

@@ -91,8 +91,8 @@ fn what_no_header_can_hold_is_refused() {
         ("user.supabase.meta.a", "' edge'", "Invalid argument"),
         ("user.supabase.meta.a", "é", "Invalid argument"),
         ("'user.supabase.meta.a b'", "x", "Invalid argument"),
-        ("user.supabase.etag", "x", "Operation not permitted"),
-        ("user.supabase.key", "x", "Operation not permitted"),
+        ("user.supabase.unknown", "x", "Operation not permitted"),
+        ("user.supabase.meta.", "x", "Operation not permitted"),
         ("user.other", "x", "not supported"),
         ("security.other", "x", "not supported"),
     ] {
@@ -283,4 +283,35 @@ fn a_refusal_by_a_policy_is_eacces_and_told() {
     assert_eq!(mount.read(&old), b"theirs");
     assert!(last_error(&mount, &old).contains("violates row-level security policy"), "on the file");
     assert!(mount.log().contains("a policy on storage.objects forbids it"));
+}
+
+#[test]
+fn tools_that_copy_attributes_have_no_trouble_with_those_that_nobody_sets() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_with("from/a.png", b"bytes", rich());
+    bucket.put("from/b.txt", "plain");
+    let mount = Mount::with(&backend, &bucket, LONG);
+    mount.sh(
+        "mkdir to back && cp --preserve=xattr from/* to/ && rsync -aX from/ back/ && rsync -aX from/ back/",
+    );
+    for folder in ["to", "back"] {
+        let key = format!("{folder}/a.png");
+        eventually(&format!("the attributes of {key}"), || are_rich(&bucket, &key).then_some(()));
+        assert_eq!(headers(&bucket, &format!("{folder}/b.txt")), headers(&bucket, "from/b.txt"));
+    }
+    // What comes from elsewhere has none of ours: the file keeps the type of its name.
+    let local = tempfile::tempdir().expect("a folder");
+    fs::write(local.path().join("c.json"), "{}").expect("write");
+    let sync = format!("rsync -aX {}/ back/", local.path().display());
+    mount.sh(&format!("{sync} && touch {}/c.json && {sync}", local.path().display()));
+    assert_eq!(headers(&bucket, "back/c.json").0, "application/json");
+    // Removing gives the default back.
+    mount.sh(
+        "setfattr -x user.supabase.content-type back/a.png; setfattr -x user.supabase.meta.author back/a.png",
+    );
+    assert_eq!(mount.sh("getfattr --only-values -n user.supabase.content-type back/a.png"), "image/png");
+    eventually("the default type", || (headers(&bucket, "back/a.png").0 == "image/png").then_some(()));
+    eventually("no author", || headers(&bucket, "back/a.png").2.is_empty().then_some(()));
+    assert_eq!(mount.sh("setfattr -n user.supabase.etag -v x from/b.txt && getfattr --only-values -n user.supabase.key from/b.txt"), "from/b.txt");
 }
