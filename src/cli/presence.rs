@@ -3,6 +3,7 @@
 //! The lock goes with the process however it ends, so a file that can be locked is a leftover. Its first line tells how
 //! many files the daemon still has to upload, for whoever waits.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -68,11 +69,8 @@ pub fn wait_for_end(
     mut progress: impl FnMut(usize),
 ) -> Result<usize, Outlived> {
     let prefix = prefix(mountpoint);
-    let Ok(dir) = state_dir::base().map(|base| base.join("mounts")) else { return Ok(0) };
-    let names = fs::read_dir(dir).into_iter().flatten().flatten();
-    let ours = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
     let mut staged = 0;
-    for path in ours.map(|entry| entry.path()) {
+    for path in announced(&prefix) {
         let Ok(file) = File::open(&path) else { continue };
         let mut deadline = Instant::now() + patience;
         let mut told = 0;
@@ -95,6 +93,27 @@ pub fn wait_for_end(
         let _ = fs::remove_file(&path);
     }
     Ok(staged)
+}
+
+/// The files of daemons of a mount point: in this user's state directory, and, for root, whose home is not the
+/// daemon's, where a running daemon holds it open.
+fn announced(prefix: &str) -> BTreeSet<PathBuf> {
+    let is_ours =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    let dir = state_dir::base().map(|base| base.join("mounts"));
+    let here = dir.ok().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let mut found: BTreeSet<PathBuf> = here.map(|entry| entry.path()).filter(|path| is_ours(path)).collect();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let is_daemon = fs::read(process.path().join("comm")).is_ok_and(|name| name == b"supafs\n");
+        // Another user's are closed to all but root.
+        let Some(held) = is_daemon.then(|| fs::read_dir(process.path().join("fd")).ok()).flatten() else {
+            continue;
+        };
+        found.extend(
+            held.flatten().filter_map(|held| fs::read_link(held.path()).ok()).filter(|path| is_ours(path)),
+        );
+    }
+    found
 }
 
 fn read_left(file: &File) -> usize {
