@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::write::Creation;
 use super::{Attributes, ErrorKind, Fs, FsError};
 use crate::meta::{Entry, Kind};
@@ -206,12 +208,13 @@ impl Fs {
         if let Some(known) = self.meta.holds_others(prefix, name) {
             return Ok(known);
         }
+        let asked = Instant::now();
         let page = self
             .store
             .list(&ListRequest { prefix: prefix.to_owned(), fold: true, after: None, limit: 4 })
             .await?;
         let component = name::to_component(name).unwrap_or_default();
-        let changes = self.meta.changes(prefix);
+        let changes = self.meta.changes(prefix, asked);
         let is_gone = |found: &str| {
             let shown = name::from_component(found);
             found.is_empty()
