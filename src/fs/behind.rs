@@ -12,7 +12,7 @@ use crate::attrs::Modified;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{ObjectHeaders, Section, StoreError};
-use crate::writeback::{Draft, Note, Record, RecordState, Removal, Watcher};
+use crate::writeback::{Draft, Expected, Note, Record, RecordState, Removal, Watcher};
 
 impl Fs {
     /// Deletes an object: now, or behind the caller's back. `version` is what it holds, where that is known.
@@ -21,7 +21,7 @@ impl Fs {
         prefix: &str,
         name: &[u8],
         component: &str,
-        version: Option<&FileVersion>,
+        version: Option<Expected>,
     ) -> Result<(), FsError> {
         let writer = self.writer()?;
         let key = format!("{prefix}{component}");
@@ -31,9 +31,7 @@ impl Fs {
         let mut record = Record::new(writer.spool.owner());
         record.state = RecordState::Removed;
         record.key = key;
-        record.expected = version
-            .filter(|version| version.etag != crate::etag::ETag::none())
-            .map(|version| (version.etag.to_string(), version.size));
+        record.expected = version.map(|version| (version.etag.to_string(), version.size));
         record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
         record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
         let note = writer.spool.note(record)?;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::handle::Stream;
 use super::inode::InodeTable;
 use super::{Attributes, ErrorKind, Fs, FsError};
@@ -58,7 +60,7 @@ impl Fs {
         } else {
             // The start, or the start again: rewinddir shows the directory as it is now.
             let prefix = self.prefix(directory.ino)?;
-            let changes = Arc::new(self.meta.changes(&prefix));
+            let changes = Arc::new(self.meta.changes(&prefix, Instant::now()));
             let stream = Stream { listing: self.meta.listing(&prefix), changes, prefix: prefix.into() };
             *directory.listing.lock() = Some(stream.clone());
             stream
@@ -68,7 +70,8 @@ impl Fs {
         while listing.reaches(index(offset)).await.map_err(as_listing_error)? {
             // An empty answer would end the stream, so what was removed here is passed over before it.
             let entry = listing.get(index(offset)).filter(|_| offset >= 2);
-            let is_removed = |entry: Entry| self.meta.change(&stream.prefix, &entry.name) == Some(None);
+            let is_removed =
+                |entry: Entry| self.meta.change_beside(&stream.prefix, &entry.name, listing) == Some(None);
             if !entry.is_some_and(is_removed) {
                 break;
             }
@@ -119,7 +122,7 @@ impl DirCursor<'_> {
             };
             let mut inodes = self.fs.inodes.lock();
             // What was a change when the stream began may be in the bucket by now, and another version.
-            let (entry, valid) = match self.fs.meta.change(prefix, &entry.name) {
+            let (entry, valid) = match self.fs.meta.change_beside(prefix, &entry.name, listing) {
                 Some(changed) => (changed, self.valid),
                 None if is_listed => (Some(entry), self.valid),
                 None => (Some(entry), Duration::ZERO),

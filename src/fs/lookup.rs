@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::inode::ROOT;
 use super::{Attributes, ErrorKind, Fs, FsError};
-use crate::meta::Entry;
 use crate::name;
 
 /// The answer to a lookup, and how long the kernel may believe it.
@@ -25,8 +24,9 @@ impl Fs {
         }
         let prefix = self.prefix(parent)?;
         let found = self.meta.lookup(&prefix, name).await?;
+        // Once more with the table held, under which names are changed.
         let mut inodes = self.inodes.lock();
-        let Some(entry) = self.as_changed(&prefix, name, found.entry) else {
+        let Some(entry) = self.meta.changed_since(&prefix, name, found.asked, found.entry) else {
             if let Some(ino) = inodes.named(parent, name) {
                 inodes.detach(ino);
             }
@@ -37,12 +37,6 @@ impl Fs {
         self.refresh_attrs(&mut inodes, ino);
         let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
         Ok(Found::Entry(self.attributes(ino, inode), found.valid))
-    }
-
-    /// What was found, or what the name was changed to here since it was asked for. Called with the inode table held,
-    /// under which names are changed.
-    fn as_changed(&self, prefix: &str, name: &[u8], found: Option<Entry>) -> Option<Entry> {
-        self.meta.change(prefix, name).unwrap_or(found)
     }
 
     /// The attributes of an inode and how long they may be believed.
@@ -69,8 +63,9 @@ impl Fs {
     pub(super) async fn revalidate(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Duration, FsError> {
         let prefix = self.prefix(parent)?;
         let found = self.meta.lookup(&prefix, name).await?;
+        // Once more with the table held, under which names are changed.
         let mut inodes = self.inodes.lock();
-        let Some(entry) = self.as_changed(&prefix, name, found.entry) else {
+        let Some(entry) = self.meta.changed_since(&prefix, name, found.asked, found.entry) else {
             inodes.detach(ino);
             return Err(ErrorKind::NotFound.into());
         };

@@ -5,28 +5,62 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::write::Creation;
 use super::{Attributes, ErrorKind, Fs, FsError};
-use crate::meta::{Entry, Kind};
+use crate::etag::ETag;
+use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{ListRequest, ObjectHeaders, StoreErrorKind};
-use crate::writeback::{Draft, State, UploadError, nanos_now};
+use crate::writeback::{Draft, Expected, State, UploadError, nanos_now};
+
+/// What is known of the object of a key.
+enum Holds {
+    /// What its listing says.
+    Listed,
+    /// Our last upload, which a listing need not show yet.
+    Version(Expected),
+    /// After an upload that failed, nobody knows.
+    Unknown,
+}
 
 /// What became of a file's content before its object goes.
 pub(super) struct Kept {
     /// The bucket may hold an object of the key.
     pub is_stored: bool,
+    holds: Holds,
     /// The file's draft, and the key that was taken from it.
     draft: Option<(Arc<Draft>, String)>,
 }
 
 impl Kept {
+    /// The version that goes; `None` where it could be any.
+    fn goes(&self, listed: Option<&FileVersion>) -> Option<Expected> {
+        match &self.holds {
+            Holds::Listed => listed.and_then(expected),
+            Holds::Version(version) => Some(version.clone()),
+            Holds::Unknown => None,
+        }
+    }
+
+    /// The version that is replaced, as far as it can be told from others.
+    pub fn is_replaced(&self, listed: Option<&FileVersion>) -> Option<Expected> {
+        self.goes(listed).or_else(|| listed.and_then(expected))
+    }
+
     /// The object stays after all.
     pub fn give_back(self) {
         if let Some((draft, key)) = self.draft {
             draft.state().key = Some(key);
         }
     }
+}
+
+/// A version that a listing showed; `None` for one that is not in the bucket yet.
+fn expected(version: &FileVersion) -> Option<Expected> {
+    let is_known = version.etag != ETag::none();
+    is_known.then(|| Expected { etag: version.etag.clone(), size: version.size })
 }
 
 impl Fs {
@@ -124,7 +158,8 @@ impl Fs {
         }
         let kept = self.keep_content(ino).await?;
         if kept.is_stored {
-            let deleted = self.delete_object(&prefix, name, entry.component(), entry.version()).await;
+            let goes = kept.goes(entry.version());
+            let deleted = self.delete_object(&prefix, name, entry.component(), goes).await;
             if let Err(error) = deleted {
                 kept.give_back();
                 return Err(error);
@@ -138,15 +173,18 @@ impl Fs {
 
     /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.
     pub(super) async fn keep_content(&self, ino: Option<u64>) -> Result<Kept, FsError> {
-        let stored = Kept { is_stored: true, draft: None };
-        let Some(ino) = ino else { return Ok(stored) };
-        let (is_open, draft) = {
+        let stored = |holds| Kept { is_stored: true, holds, draft: None };
+        let Some(ino) = ino else { return Ok(stored(Holds::Listed)) };
+        let (is_open, draft, holds) = {
             let inodes = self.inodes.lock();
-            let inode = inodes.get(ino);
-            (inode.is_some_and(|inode| inode.opens() > 0), inode.and_then(|inode| inode.draft().cloned()))
+            let Some(inode) = inodes.get(ino) else { return Ok(stored(Holds::Listed)) };
+            // An upload may have ended since the name was looked up.
+            let uploaded = inode.file().map(|file| &file.version).filter(|version| !version.modified.is_listed);
+            let holds = uploaded.and_then(expected).map_or(Holds::Listed, Holds::Version);
+            (inode.opens() > 0, inode.draft().cloned(), holds)
         };
         let draft = match draft {
-            None if !is_open => return Ok(stored),
+            None if !is_open => return Ok(stored(holds)),
             None => self.draft_of(ino)?,
             Some(draft) => draft,
         };
@@ -164,11 +202,12 @@ impl Fs {
         // An upload that is under way ends first, and no other begins.
         let _changing = draft.changing().await;
         let mut state = draft.state();
-        // After an error nobody knows.
         let is_stored = state.may_be_stored();
+        let is_unknown = state.error.is_some() || state.is_recovered;
+        let holds = state.holds().filter(|_| !is_unknown).cloned().map_or(Holds::Unknown, Holds::Version);
         let key = state.key.take();
         drop(state);
-        Ok(Kept { is_stored, draft: key.map(|key| (Arc::clone(&draft), key)) })
+        Ok(Kept { is_stored, holds, draft: key.map(|key| (Arc::clone(&draft), key)) })
     }
 
     /// The name of a file is gone: what was not saved is wanted by its open descriptors only.
@@ -206,12 +245,13 @@ impl Fs {
         if let Some(known) = self.meta.holds_others(prefix, name) {
             return Ok(known);
         }
+        let asked = Instant::now();
         let page = self
             .store
             .list(&ListRequest { prefix: prefix.to_owned(), fold: true, after: None, limit: 4 })
             .await?;
         let component = name::to_component(name).unwrap_or_default();
-        let changes = self.meta.changes(prefix);
+        let changes = self.meta.changes(prefix, asked);
         let is_gone = |found: &str| {
             let shown = name::from_component(found);
             found.is_empty()

@@ -34,6 +34,8 @@ struct Move<'a> {
     target: String,
     /// What has the new name, as far as it is in the bucket.
     replaced: Option<&'a Entry>,
+    /// The version of it that is there, as far as it is known.
+    is_replaced: Option<Expected>,
 }
 
 impl Move<'_> {
@@ -107,7 +109,7 @@ impl Fs {
         };
         let source = format!("{}{}", from.prefix, entry.component());
         let target = format!("{}{component}", to.prefix);
-        let mut step = Move { from, to, ino, entry, source, target, replaced };
+        let mut step = Move { from, to, ino, entry, source, target, replaced, is_replaced: None };
         let result = self.move_content(&mut step, old_target).await;
         let result = result.map(|uploaded| {
             self.moved_file(from, to, ino, entry, component);
@@ -130,6 +132,7 @@ impl Fs {
         self.settle_name(prefix, component.strip_suffix(name::LINK_SUFFIX).unwrap_or(component)).await?;
         let kept = self.keep_content(old_target).await?;
         step.replaced = step.replaced.filter(|_| kept.is_stored);
+        step.is_replaced = step.replaced.and_then(|entry| kept.is_replaced(entry.version()));
         let mut moved = Err(ErrorKind::Busy.into());
         for _ in 0..UPLOADS_BETWEEN {
             moved = self.move_over(step).await;
@@ -146,7 +149,7 @@ impl Fs {
 
     /// The same, with what had the target's name out of the way.
     async fn move_over(&self, step: &Move<'_>) -> Result<Option<(Arc<Draft>, Uploaded)>, FsError> {
-        let Move { from, to, ino, entry, source, target, replaced } = step;
+        let Move { from, to, ino, entry, source, target, replaced, .. } = step;
         let draft = self.inodes.lock().get(*ino).and_then(|inode| inode.draft().cloned());
         if let Some(draft) = draft {
             // An upload under way ends first.
@@ -311,9 +314,7 @@ impl Fs {
                     state.stored_headers.as_ref().and_then(|had| renamed_headers(had, source, target));
                 state.stored_headers = renamed.or(state.stored_headers.take());
                 // To replace what is there is what a rename is for; after a crash somebody else's is told from that.
-                state.replaces = replaced
-                    .and_then(Entry::version)
-                    .map(|version| Expected { etag: version.etag.clone(), size: version.size });
+                state.replaces.clone_from(&step.is_replaced);
                 Some(before)
             }
         };
@@ -406,7 +407,7 @@ impl Fs {
         headers: Option<&ObjectHeaders>,
     ) -> Result<crate::etag::ETag, FsError> {
         if size <= MAX_COPY {
-            return Ok(self.store.copy(source, target, headers).await?);
+            return Ok(self.store.copy(source, target, size, headers).await?);
         }
         let head = self.store.head(source).await?;
         let size = head.size;

@@ -38,6 +38,8 @@ pub struct Lookup {
     pub entry: Option<Entry>,
     /// How long the answer may still be believed.
     pub valid: Duration,
+    /// When the server was asked: what was changed here since is not in the answer of itself.
+    pub asked: Instant,
 }
 
 #[derive(Default)]
@@ -120,12 +122,19 @@ impl DirCache {
     /// # Errors
     /// When the server had to be asked and did not answer.
     pub async fn lookup(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+        let mut answer = self.ask(prefix, name).await?;
+        answer.entry = self.changed_since(prefix, name, answer.asked, answer.entry);
+        Ok(answer)
+    }
+
+    async fn ask(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
         let inner = &*self.0;
+        let now = Instant::now();
         if name == name::PLACEHOLDER.as_bytes() {
-            return Ok(Lookup { entry: None, valid: inner.negative_ttl });
+            return Ok(Lookup { entry: None, valid: inner.negative_ttl, asked: now });
         }
         if let Some((entry, valid)) = inner.overlay.get(prefix, name) {
-            return Ok(Lookup { entry, valid });
+            return Ok(Lookup { entry, valid, asked: now });
         }
         let list_first = match inner.remembered(prefix, name) {
             Remembered::Answer(answer) => return Ok(answer),
@@ -144,7 +153,7 @@ impl DirCache {
             entry = listing.find(name);
         }
         let ttl = if entry.is_some() { inner.ttl } else { inner.negative_ttl };
-        Ok(Lookup { valid: listing.valid_for(ttl), entry })
+        Ok(Lookup { valid: listing.valid_for(ttl), entry, asked: listing.begun })
     }
 
     /// The listing of a directory, fresh or on its way.
@@ -202,10 +211,28 @@ impl DirCache {
         self.0.overlay.get(prefix, name).map(|(entry, _)| entry)
     }
 
-    /// What was changed here and may not be listed yet, by name.
+    /// What a name in a listing stands for by a change made here that the listing may miss.
     #[must_use]
-    pub fn changes(&self, prefix: &str) -> Vec<(Box<[u8]>, Option<Entry>)> {
-        self.0.overlay.all(prefix)
+    pub fn change_beside(&self, prefix: &str, name: &[u8], listing: &Listing) -> Option<Option<Entry>> {
+        self.0.overlay.since(prefix, name, listing.begun)
+    }
+
+    /// What a name stands for, where the server was asked at this time and answered `found`.
+    #[must_use]
+    pub fn changed_since(
+        &self,
+        prefix: &str,
+        name: &[u8],
+        asked: Instant,
+        found: Option<Entry>,
+    ) -> Option<Entry> {
+        self.0.overlay.since(prefix, name, asked).unwrap_or(found)
+    }
+
+    /// What was changed here and may be missing in what is asked for at this time, by name.
+    #[must_use]
+    pub fn changes(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        self.0.overlay.all_since(prefix, asked)
     }
 
     /// A directory was made here: it is known to be empty.
@@ -271,7 +298,7 @@ impl DirCache {
     /// Whether a directory holds anything but `name`, as far as that is known without asking.
     #[must_use]
     pub fn holds_others(&self, prefix: &str, name: &[u8]) -> Option<bool> {
-        let changes = self.changes(prefix);
+        let changes = self.changes(prefix, Instant::now());
         if changes.iter().any(|(other, entry)| **other != *name && entry.is_some()) {
             return Some(true);
         }
@@ -303,7 +330,7 @@ impl DirCache {
         });
         self.0.remember(prefix, name, entry.clone(), asked);
         let ttl = if entry.is_some() { self.0.ttl } else { self.0.negative_ttl };
-        Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()) })
+        Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()), asked })
     }
 }
 
@@ -414,13 +441,13 @@ impl Inner {
             let entry = listing.find(name);
             let valid = listing.valid_for(ttl(&entry));
             if !valid.is_zero() {
-                return Remembered::Answer(Lookup { entry, valid });
+                return Remembered::Answer(Lookup { entry, valid, asked: listing.begun });
             }
         }
         if let Some((entry, at)) = directory.lookups.get(name) {
             let valid = ttl(entry).saturating_sub(at.elapsed());
             if !valid.is_zero() {
-                return Remembered::Answer(Lookup { entry: entry.clone(), valid });
+                return Remembered::Answer(Lookup { entry: entry.clone(), valid, asked: *at });
             }
         }
         // Where only the absence has become too old, a probe is cheaper than listing all again.

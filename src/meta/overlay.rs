@@ -1,7 +1,8 @@
 //! Local changes, laid over what the server listed before it knew of them: a writer reads its own writes.
 //!
 //! A change holds until a listing that began after it, or for the time to live; a pinned one, of a file that is not
-//! in the bucket yet, until it is replaced.
+//! in the bucket yet, until it is replaced. Over an answer that was asked for before the change, it holds however late
+//! the answer comes.
 //!
 //! Lock rank: leaf.
 
@@ -15,6 +16,9 @@ use super::Entry;
 
 /// Changes of one directory before those that have aged are cleared away.
 const SWEEP: usize = 1024;
+
+/// An answer of the server's that takes longer than this may miss a change.
+const SLOWEST: Duration = Duration::from_secs(30);
 
 struct Change {
     entry: Option<Entry>,
@@ -44,13 +48,13 @@ impl Overlay {
         let mut directories = self.directories.lock();
         if directories.len() >= SWEEP && !directories.contains_key(prefix) {
             directories.retain(|_, changes| {
-                changes.names.retain(|_, change| change.holds(self.ttl));
+                changes.names.retain(|_, change| change.may_count(self.ttl));
                 !changes.names.is_empty()
             });
         }
         let changes = directories.entry(prefix.into()).or_default();
         if changes.names.len() >= changes.sweep_at.max(SWEEP) {
-            changes.names.retain(|_, change| change.holds(self.ttl));
+            changes.names.retain(|_, change| change.may_count(self.ttl));
             changes.sweep_at = 2 * changes.names.len();
         }
         changes.names.insert(name.into(), Change { entry, at: Instant::now(), pinned });
@@ -66,14 +70,21 @@ impl Overlay {
         })
     }
 
-    /// All changes of a directory, by name.
-    pub fn all(&self, prefix: &str) -> Vec<(Box<[u8]>, Option<Entry>)> {
+    /// What a name stands for by a local change that an answer asked for at this time may miss.
+    pub fn since(&self, prefix: &str, name: &[u8], asked: Instant) -> Option<Option<Entry>> {
+        let directories = self.directories.lock();
+        let change = directories.get(prefix)?.names.get(name)?;
+        (change.at >= asked || change.holds(self.ttl)).then(|| change.entry.clone())
+    }
+
+    /// All changes of a directory, by name, that an answer asked for at this time may miss.
+    pub fn all_since(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
         let directories = self.directories.lock();
         let Some(changes) = directories.get(prefix) else { return vec![] };
         let mut all: Vec<_> = changes
             .names
             .iter()
-            .filter(|(_, change)| change.holds(self.ttl))
+            .filter(|(_, change)| change.at >= asked || change.holds(self.ttl))
             .map(|(name, change)| (name.clone(), change.entry.clone()))
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -105,7 +116,30 @@ impl Overlay {
 }
 
 impl Change {
+    fn may_count(&self, ttl: Duration) -> bool {
+        self.holds(ttl.max(SLOWEST))
+    }
+
     fn holds(&self, ttl: Duration) -> bool {
         self.pinned || self.at.elapsed() < ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Kind;
+
+    #[test]
+    fn a_change_holds_over_an_answer_that_was_asked_for_before_it() {
+        let overlay = Overlay::new(Duration::ZERO);
+        let before = Instant::now();
+        let entry = Entry { name: (*b"a").into(), component: None, kind: Kind::Directory };
+        overlay.set("", b"a", Some(entry.clone()), false);
+        assert_eq!(overlay.get("", b"a"), None, "it has aged");
+        assert_eq!(overlay.since("", b"a", before), Some(Some(entry)));
+        assert_eq!(overlay.since("", b"a", Instant::now() + Duration::from_millis(1)), None);
+        overlay.listed("", Instant::now() + Duration::from_millis(1));
+        assert_eq!(overlay.since("", b"a", before), None, "a later listing shows it");
     }
 }

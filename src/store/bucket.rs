@@ -60,13 +60,12 @@ impl Bucket {
     /// A copy into another bucket, or this one.
     pub(super) async fn copy_to(
         &self,
-        from: &str,
-        target: &Self,
-        to: &str,
+        (from, size): (&str, u64),
+        (target, to): (&Self, &str),
         headers: Option<&ObjectHeaders>,
     ) -> Result<ETag, StoreError> {
         let (from, to) = (self.full(from), target.full(to));
-        self.connection.copy((&self.name, &from), (&target.name, &to), headers).await
+        self.connection.copy((&self.name, &from), size, (&target.name, &to), headers).await
     }
 
     pub(super) async fn copy_part_to(
@@ -243,8 +242,14 @@ impl ObjectStore for Bucket {
         self.connection.put(&self.name, &self.full(key), headers, body).await
     }
 
-    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError> {
-        self.copy_to(from, self, to, headers).await
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        size: u64,
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError> {
+        self.copy_to((from, size), (self, to), headers).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

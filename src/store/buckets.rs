@@ -107,10 +107,16 @@ impl ObjectStore for Buckets {
         bucket.put(key, headers, body).await
     }
 
-    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError> {
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        size: u64,
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError> {
         let (source, from) = self.split("CopyObject", from)?;
         let (target, to) = self.split("CopyObject", to)?;
-        source.copy_to(from, &target, to, headers).await
+        source.copy_to((from, size), (&target, to), headers).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

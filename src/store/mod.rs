@@ -136,11 +136,12 @@ impl Section {
     }
 }
 
-/// A part that the server has: its number, from 1 on, and the tag to be echoed as it came.
+/// A part that the server has: its number, from 1 on, the tag to be echoed as it came, and its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub number: u16,
     pub etag: String,
+    pub size: u64,
 }
 
 /// A bucket as the list of buckets shows it.
@@ -163,8 +164,15 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Stores a whole object by one request, replacing what the key held. Ends only when no byte has moved for the
     /// operation time-out.
     async fn put(&self, key: &str, headers: &ObjectHeaders, body: &Section) -> Result<ETag, StoreError>;
-    /// Copies an object of up to [`MAX_COPY`] bytes on the server, with its own headers, or with these alone.
-    async fn copy(&self, from: &str, to: &str, headers: Option<&ObjectHeaders>) -> Result<ETag, StoreError>;
+    /// Copies an object of up to [`MAX_COPY`] bytes on the server, with its own headers, or with these alone. `size`
+    /// is its size as far as known: the server takes time for each byte.
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        size: u64,
+        headers: Option<&ObjectHeaders>,
+    ) -> Result<ETag, StoreError>;
     /// Deletes an object. One that is not there is no error.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
     /// Deletes any number of objects, and returns those that were refused, each with its reason.

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
-use super::{MAX_COPY, ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
+use super::{ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
 use crate::etag::ETag;
 use crate::stats::{Operation, Stats};
 
@@ -106,7 +106,15 @@ fn read_piece(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     Ok(piece.into())
 }
 
-/// How much longer than another request one may take that moves this many bytes on the server.
+/// How much longer a request may take for each object that it deletes.
+const DELETING: Duration = Duration::from_millis(30);
+
+/// How much longer than another request one may take that copies this many bytes on the server, and hashes them.
+fn copy_allowance(bytes: u64) -> Duration {
+    allowance(bytes.saturating_mul(2))
+}
+
+/// How much longer than another request one may take for which the server reads or writes this many bytes.
 fn allowance(bytes: u64) -> Duration {
     Duration::from_secs(bytes / HASH_BYTES_PER_SECOND)
 }
@@ -160,13 +168,14 @@ impl Connection {
     pub(super) async fn copy(
         &self,
         (from_bucket, from): (&str, &str),
+        size: u64,
         (bucket, key): (&str, &str),
         headers: Option<&ObjectHeaders>,
     ) -> Result<ETag, StoreError> {
         if from.ends_with(' ') {
             return self.copy_by_hand((from_bucket, from), (bucket, key), headers).await;
         }
-        let call = Call { allowance: allowance(MAX_COPY), ..Call::new(Operation::CopyObject, from) };
+        let call = Call { allowance: copy_allowance(size), ..Call::new(Operation::CopyObject, from) };
         self.attempt(call, |place| {
             Box::pin(async move {
                 let _in_flight = place;
@@ -243,8 +252,8 @@ impl Connection {
         let mut refused = Vec::new();
         for keys in keys.chunks(DELETES) {
             let Some(first) = keys.first() else { break };
-            let call =
-                Call { allowance: Duration::from_secs(30), ..Call::new(Operation::DeleteObjects, first) };
+            let many = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+            let call = Call { allowance: DELETING * many, ..Call::new(Operation::DeleteObjects, first) };
             let objects: Vec<_> =
                 keys.iter().filter_map(|key| ObjectIdentifier::builder().key(key).build().ok()).collect();
             let delete =
@@ -334,7 +343,7 @@ impl Connection {
                 .await
                 .map_err(|error| Failure::of(call, &error))?;
             let etag = output.e_tag.ok_or_else(|| Failure::protocol(call, "a part without an ETag"))?;
-            Ok(Part { number, etag })
+            Ok(Part { number, etag, size: section.len() })
         })
         .await
     }
@@ -348,7 +357,7 @@ impl Connection {
         range: Range<u64>,
     ) -> Result<Part, StoreError> {
         let call = Call {
-            allowance: allowance(range.end - range.start),
+            allowance: copy_allowance(range.end - range.start),
             ..Call::new(Operation::UploadPartCopy, from)
         };
         let range = &range;
@@ -368,7 +377,7 @@ impl Connection {
                 .map_err(|error| Failure::of(call, &error))?;
             let etag = output.copy_part_result.and_then(|result| result.e_tag);
             let etag = etag.ok_or_else(|| Failure::protocol(call, "a part without an ETag"))?;
-            Ok(Part { number, etag })
+            Ok(Part { number, etag, size: range.end - range.start })
         })
         .await
     }
@@ -381,8 +390,9 @@ impl Connection {
         parts: &[Part],
     ) -> Result<ETag, StoreError> {
         // A file backend joins and hashes the parts before it answers.
+        let size = parts.iter().map(|part| part.size).sum();
         let call =
-            Call { allowance: Duration::from_mins(2), ..Call::new(Operation::CompleteMultipartUpload, key) };
+            Call { allowance: copy_allowance(size), ..Call::new(Operation::CompleteMultipartUpload, key) };
         let parts = parts
             .iter()
             .map(|part| {

@@ -506,11 +506,17 @@ impl State {
         self.attempted.iter().any(|&(size, at)| size == head.size && Some(at) == mtime)
     }
 
-    /// Whether the key may hold an object of this file: after an error, and after the end of an earlier daemon, nobody
-    /// knows.
+    /// Whether the key may hold an object: of this file, or what this file is to replace. After an error, and after the
+    /// end of an earlier daemon, nobody knows.
     #[must_use]
     pub fn may_be_stored(&self) -> bool {
-        self.expected.is_some() || self.error.is_some() || self.is_recovered
+        self.holds().is_some() || self.error.is_some() || self.is_recovered
+    }
+
+    /// The version that the key held when it was last seen.
+    #[must_use]
+    pub fn holds(&self) -> Option<&Expected> {
+        self.expected.as_ref().or(self.replaces.as_ref())
     }
 
     /// The bucket holds what the file holds, in this version. What was set beside it may still be missing.

@@ -266,7 +266,7 @@ impl Uploader {
                 if !job.is_base_there {
                     self.still_there(base).await?;
                 }
-                self.store.copy(&base.key, &job.key, Some(&job.headers)).await?
+                self.store.copy(&base.key, &job.key, base.size, Some(&job.headers)).await?
             }
             Plan::Parts(parts) => self.in_parts(job, parts).await?,
         };
@@ -366,7 +366,7 @@ impl Uploader {
         if wanted == has || job.state.size > MAX_COPY {
             return Ok((etag, has));
         }
-        let etag = self.store.copy(&job.key, &job.key, Some(&wanted)).await?;
+        let etag = self.store.copy(&job.key, &job.key, job.state.size, Some(&wanted)).await?;
         Ok((etag, wanted))
     }
 

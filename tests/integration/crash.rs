@@ -16,36 +16,73 @@ const NAMES: u64 = 8;
 
 /// What a name may hold: the last acknowledged content, or that of an operation that was under way at the kill.
 #[derive(Default)]
-struct Model(BTreeMap<String, Vec<Option<Vec<u8>>>>);
+struct Model {
+    names: BTreeMap<String, Vec<Option<Vec<u8>>>>,
+    /// A rename that was under way: from where to where.
+    moving: Option<(String, String)>,
+}
 
-/// Writes and removes until the daemon is gone.
+impl Model {
+    /// Until it is acknowledged, a name may hold this or what it held.
+    fn may_be(&mut self, name: &str, next: Option<Vec<u8>>) {
+        self.names.entry(name.to_owned()).or_insert_with(|| vec![None]).push(next);
+    }
+
+    fn is(&mut self, name: &str, bytes: Option<Vec<u8>>) {
+        self.names.insert(name.to_owned(), vec![bytes]);
+        self.moving = None;
+    }
+
+    /// What was acknowledged last.
+    fn known(&self, name: &str) -> Option<Vec<u8>> {
+        self.names.get(name)?.last()?.clone()
+    }
+
+    /// Of a file that moved before it was uploaded, the bucket may still have an older version at its old name; all
+    /// that was acknowledged is at the new one then.
+    fn is_left_behind(&self, name: &str, bucket: &Bucket<'_>) -> bool {
+        let Some((from, to)) = &self.moving else { return false };
+        from == name && bucket.bytes(to).is_some() && bucket.bytes(to) == self.known(to)
+    }
+}
+
+/// Writes, removes and renames until the daemon is gone.
 fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, serial: &mut u64) {
+    let model = || model.lock().expect("a model");
     loop {
-        let name = format!("f{}", random.below(NAMES));
+        let [name, other] = [(); 2].map(|()| format!("f{}", random.below(NAMES)));
         *serial += 1;
         let len = if random.below(12) == 0 { 11 << 20 } else { random.below(100_000) };
-        let next = (random.below(6) > 0).then(|| body(*serial, usize::try_from(len).expect("a length")));
-        let may_be = |next: &Option<Vec<u8>>| {
-            model
-                .lock()
-                .expect("a model")
-                .0
-                .entry(name.clone())
-                .or_insert_with(|| vec![None])
-                .push(next.clone());
-        };
-        may_be(&next);
-        let done = match &next {
-            Some(bytes) => save(&mount.join(&name), bytes),
-            None => match fs::remove_file(mount.join(&name)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            },
+        let (changes, done): (Vec<_>, _) = match random.below(6) {
+            0 => {
+                model().may_be(&name, None);
+                let done = match fs::remove_file(mount.join(&name)) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                };
+                (vec![(name, None)], done)
+            }
+            1 if name != other && model().known(&name).is_some() => {
+                let moved = model().known(&name);
+                model().moving = Some((name.clone(), other.clone()));
+                model().may_be(&name, None);
+                model().may_be(&other, moved.clone());
+                let done = fs::rename(mount.join(&name), mount.join(&other));
+                (vec![(name, None), (other, moved)], done)
+            }
+            _ => {
+                let bytes = body(*serial, usize::try_from(len).expect("a length"));
+                model().may_be(&name, Some(bytes.clone()));
+                let done = save(&mount.join(&name), &bytes);
+                (vec![(name, Some(bytes))], done)
+            }
         };
         if done.is_err() {
             return;
         }
-        model.lock().expect("a model").0.insert(name, vec![next]);
+        for (name, bytes) in changes {
+            model().is(&name, bytes);
+        }
     }
 }
 
@@ -53,21 +90,27 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
 fn save(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
-    // Its close tells, and this one's has nothing left to say.
-    nix::unistd::close(nix::unistd::dup(&file)?)?;
-    Ok(())
+    Ok(nix::unistd::close(file)?)
 }
 
 /// The bucket is what was acknowledged; then the model is what the bucket is.
 fn compare(bucket: &Bucket<'_>, model: &mut Model) {
-    for (name, may_be) in &mut model.0 {
+    let strange: Vec<_> = bucket.keys().into_iter().filter(|key| !model.names.contains_key(key)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    if let Some((from, to)) = &model.moving {
+        let is_there = [from, to].iter().any(|end| bucket.bytes(end) == model.known(to));
+        assert!(is_there, "what was renamed from {from} to {to} is at neither end");
+    }
+    let mut found = BTreeMap::new();
+    for (name, may_be) in &model.names {
         let is = bucket.bytes(name);
         let sizes: Vec<_> = may_be.iter().map(|bytes| bytes.as_ref().map(Vec::len)).collect();
-        assert!(may_be.contains(&is), "{name} holds {:?} bytes, not one of {sizes:?}", is.map(|is| is.len()));
-        *may_be = vec![is];
+        let is_one = may_be.contains(&is) || (is.is_some() && model.is_left_behind(name, bucket));
+        let (len, moving) = (is.as_ref().map(Vec::len), &model.moving);
+        assert!(is_one, "{name} holds {len:?} bytes, not one of {sizes:?}; moving: {moving:?}");
+        found.insert(name.clone(), vec![is]);
     }
-    let strange: Vec<_> = bucket.keys().into_iter().filter(|key| !model.0.contains_key(key)).collect();
-    assert!(strange.is_empty(), "{strange:?}");
+    *model = Model { names: found, moving: None };
 }
 
 fn kills() -> u64 {
@@ -96,7 +139,8 @@ fn kill_under_load(options: &str, seed: u64) {
         let mount = MountOptions::new(&backend, &bucket.name).args(options).place(place).start();
         let code;
         (place, code) = mount.leave();
-        assert_eq!(code, Some(0), "round {round}");
+        let log = || fs::read_to_string(place.path().join("log")).unwrap_or_default();
+        assert_eq!(code, Some(0), "round {round}: {}", log());
         compare(&bucket, &mut model.lock().expect("a model"));
     }
 }

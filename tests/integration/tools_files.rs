@@ -59,8 +59,20 @@ fn sed_and_patch_change_files_in_place() {
 
 #[test]
 fn an_office_saves_beside_and_renames_over() {
-    let lines = "mkdir d; echo old > d/doc.odt
-        echo lock > 'd/.~lock.doc.odt#'; echo new > d/lu1.tmp; mv d/lu1.tmp d/doc.odt; rm 'd/.~lock.doc.odt#'";
+    // As LibreOffice does: a lock file, a look at the old document under a lock, a new one beside it.
+    let lines = "mkdir d; echo old > d/doc.odt; chmod 640 d/doc.odt; python3 - <<'P'
+import fcntl, os
+os.chdir('d')
+lock = os.open('.~lock.doc.odt#', os.O_RDWR | os.O_CREAT | os.O_EXCL); os.write(lock, b'me'); os.close(lock)
+old = os.open('doc.odt', os.O_RDWR); fcntl.lockf(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+assert os.read(old, 10) == b'old\\n'
+new = os.open('lu12.tmp', os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+os.write(new, b'xxx\\n'); os.lseek(new, 0, 0); os.write(new, b'new'); os.fchmod(new, 0o640); os.fsync(new); os.close(new)
+os.rename('lu12.tmp', 'doc.odt')
+os.lseek(old, 0, 0); assert os.read(old, 10) == b'old\\n'
+os.close(old); os.unlink('.~lock.doc.odt#')
+assert open('doc.odt').read() == 'new\\n' and os.stat('doc.odt').st_mode & 0o777 == 0o640
+P";
     on_each_mount(lines, |bucket| {
         assert_text(bucket, "d/doc.odt", "new\n");
         assert_eq!(bucket.keys(), ["d/.emptyFolderPlaceholder", "d/doc.odt"]);
@@ -114,6 +126,54 @@ fn sqlite_inserts_one_by_one_and_in_a_transaction() {
         std::fs::write(copy.path().join("a.db"), bucket.bytes("a.db").expect("it is there")).expect("a file");
         let found = run(copy.path(), "sqlite3 a.db 'pragma integrity_check; select count(*) from t;'");
         assert_eq!(found, "ok\n505\n");
+    });
+}
+
+#[test]
+fn sqlite_writes_ahead_beside_readers_and_recovers_from_a_killed_writer() {
+    let lines = "python3 - <<'P'
+import os, signal, sqlite3
+a = sqlite3.connect('w.db', isolation_level=None)
+assert a.execute('pragma journal_mode=wal').fetchone() == ('wal',)
+a.execute('create table t(n)')
+b = sqlite3.connect('w.db', isolation_level=None)
+a.execute('insert into t values(0)')
+b.execute('begin'); assert b.execute('select count(*) from t').fetchone() == (1,)
+for n in range(1, 50): a.execute('insert into t values(?)', (n,))
+# A reader keeps what it began with.
+assert b.execute('select count(*) from t').fetchone() == (1,)
+b.execute('commit'); assert b.execute('select count(*) from t').fetchone() == (50,)
+if os.fork() == 0:
+    c = sqlite3.connect('w.db', isolation_level=None)
+    c.execute('insert into t values(50)')
+    c.execute('begin immediate'); c.execute('insert into t values(51)')
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+assert a.execute('select count(*) from t').fetchone() == (51,)
+os.kill(os.getpid(), signal.SIGKILL)
+P
+        [ $? = 137 ] && [ -s w.db-wal ]
+        [ \"$(sqlite3 w.db 'pragma integrity_check; select count(*), sum(n) from t;')\" = $'ok\\n51|1275' ]";
+    on_each_mount(&format!("set +e; {lines}"), |bucket| {
+        // The last one to close has taken the log in.
+        assert_eq!(bucket.keys(), ["w.db"]);
+        let copy = tempfile::tempdir().expect("a directory");
+        std::fs::write(copy.path().join("w.db"), bucket.bytes("w.db").expect("it is there")).expect("a file");
+        let found = run(copy.path(), "sqlite3 w.db 'pragma integrity_check; select count(*) from t;'");
+        assert_eq!(found, "ok\n51\n");
+    });
+}
+
+#[test]
+fn du_counts_what_was_written_and_ln_replaces_a_link() {
+    let lines = "mkdir d; head -c 5000 /dev/urandom > d/a; : > d/none; truncate -s 100000 d/b; cp --reflink=auto d/a d/c
+        [ \"$(du -B 512 d/a d/b d/none)\" = $'10\\td/a\\n196\\td/b\\n0\\td/none' ]
+        [ $(du -s -B 512 d | cut -f 1) = 216 ]; cmp d/a d/c
+        [ $(df --output=avail . | tail -1) -gt 1000000 ]
+        ln -s a d/l; ln -sf c d/l; [ $(readlink d/l) = c ]; cmp d/l d/a; ln -sfn nowhere d/l; [ $(readlink d/l) = nowhere ]";
+    on_each_mount(lines, |bucket| {
+        assert_text(bucket, "d/l.rclonelink", "nowhere");
+        assert_eq!(bucket.bytes("d/c"), bucket.bytes("d/a"));
     });
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use supafs_standin::{Action, Fault};
 
@@ -143,6 +144,68 @@ fn names_that_changed_before_a_crash_stay_changed() {
     assert_eq!(bucket.keys(), ["removed", "replaced"]);
     assert_eq!(bucket.bytes("replaced").expect("no conflict"), b"new");
     assert_eq!(bucket.bytes("removed").expect("no conflict"), b"made again");
+}
+
+#[test]
+fn what_a_staged_file_was_moved_over_goes_with_it() {
+    let backend = Backend::start();
+    let staged_over = |mount: &Mount, text: &str| {
+        fs::write(mount.at("new"), text).expect("staged");
+        fs::rename(mount.at("new"), mount.at("old")).expect("renamed");
+    };
+    let after = |change: &dyn Fn(&Mount), dies: bool| {
+        let bucket = backend.bucket();
+        bucket.put("old", "uploaded");
+        let mut mount = Mount::with(&backend, &bucket, LATER);
+        staged_over(&mount, "staged");
+        change(&mount);
+        if dies {
+            mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(mount.kill()).start();
+        }
+        mount.stop();
+        bucket.keys().into_iter().map(|key| (bucket.bytes(&key), key)).collect::<Vec<_>>()
+    };
+    for dies in [false, true] {
+        let removed = after(&|mount| fs::remove_file(mount.at("old")).expect("queued"), dies);
+        assert_eq!(removed, [], "{dies}");
+        let moved = after(&|mount| fs::rename(mount.at("old"), mount.at("other")).expect("renamed"), dies);
+        assert_eq!(moved, [(Some(b"staged".to_vec()), "other".to_owned())], "{dies}");
+        let again = after(&|mount| staged_over(mount, "again"), dies);
+        assert_eq!(again, [(Some(b"again".to_vec()), "old".to_owned())], "{dies}");
+    }
+}
+
+/// Puts a file there, and removes it while its next version goes up; the removal is still to be sent.
+fn remove_during_an_upload(mount: &Mount, backend: &Backend, again: bool) {
+    fs::write(mount.at("a"), b"first").expect("staged");
+    eventually("the first upload", || (backend.standin().count("PutObject") == 1).then_some(()));
+    assert_eq!(mount.names(""), ["a"]);
+    let slow = backend.fault(Fault::new(Action::Latency(Duration::from_secs(1))).on("PutObject"));
+    fs::write(mount.at("a"), b"the second").expect("staged");
+    eventually("the second upload", || (backend.standin().fault_hits(slow) == 1).then_some(()));
+    backend.fault(Fault::status(503, "SlowDown").on("DeleteObject"));
+    fs::remove_file(mount.at("a")).expect("queued");
+    if again {
+        fs::write(mount.at("a"), b"made again").expect("staged");
+    }
+}
+
+#[test]
+fn a_removal_during_an_upload_survives_a_crash() {
+    for (again, left) in [(false, None), (true, Some(b"made again".to_vec()))] {
+        let backend = standin_only!("a server in trouble");
+        let bucket = backend.bucket();
+        let options =
+            || MountOptions::new(&backend, &bucket.name).args("--write-back --write-back-delay 10ms");
+        let mount = options().start();
+        remove_during_an_upload(&mount, &backend, again);
+        let place = mount.kill();
+        backend.standin().clear_faults();
+        let (place, code) = options().place(place).start().leave();
+        assert_eq!((code, staged(&place).len()), (Some(0), 0));
+        assert_eq!(bucket.bytes("a"), left);
+        assert_eq!(bucket.keys().len(), usize::from(again), "{:?}", bucket.keys());
+    }
 }
 
 #[test]

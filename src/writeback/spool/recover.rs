@@ -34,7 +34,11 @@ impl Spool {
             if let Some(id) = name.strip_suffix(".json") {
                 self.recover_one(id, &path, &mut recovered)?;
             } else if name.ends_with(".json.new") {
-                fs::remove_file(&path)?;
+                // Gone by now, if its record was written again.
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             } else if let Some(id) = name.strip_suffix(".data")
                 // Its record may have taken it along.
                 && path.exists()

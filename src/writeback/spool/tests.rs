@@ -58,6 +58,23 @@ fn what_cannot_be_read_is_moved_aside() {
 }
 
 #[test]
+fn a_record_that_was_being_replaced_does_not_keep_the_spool_from_opening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (spool, _) = open(dir.path());
+    // That of the open file is replaced again at the start.
+    let ids = [RecordState::Committed, RecordState::Open].map(|state| leave(&spool, "a", state));
+    let slot = spool.dir().to_owned();
+    drop(spool);
+    for id in ids {
+        fs::write(slot.join(format!("{id}.json.new")), b"{").expect("a record that was never renamed");
+    }
+    let (_spool, recovered) = open(dir.path());
+    assert_eq!((recovered.committed.len(), recovered.parked, recovered.quarantined.len()), (1, 1, 0));
+    let left = fs::read_dir(slot).expect("the spool").flatten().map(|entry| entry.file_name());
+    assert_eq!(left.filter(|name| name.to_string_lossy().ends_with(".new")).count(), 0);
+}
+
+#[test]
 fn a_second_mount_has_its_own_place_and_the_dead_are_taken_over() {
     let dir = tempfile::tempdir().expect("a directory");
     let (first, _) = open(dir.path());

@@ -27,6 +27,9 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// A mount may live this long before its watchdog ends it.
 const WATCHDOG: Duration = Duration::from_mins(1);
 
+/// The same on a real server, of which many requests one after another take their time.
+const REAL_WATCHDOG: Duration = Duration::from_mins(4);
+
 /// A command of the CLI may take this long.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 
@@ -258,7 +261,7 @@ impl<'a> MountOptions<'a> {
             args: vec![],
             env: vec![],
             login: Login::Keys,
-            watchdog: WATCHDOG,
+            watchdog: if backend.is_real() { REAL_WATCHDOG } else { WATCHDOG },
             place: None,
         }
     }
