@@ -179,7 +179,8 @@ impl Fs {
             let inodes = self.inodes.lock();
             let Some(inode) = inodes.get(ino) else { return Ok(stored(Holds::Listed)) };
             // An upload may have ended since the name was looked up.
-            let uploaded = inode.file().map(|file| &file.version).filter(|version| !version.modified.is_listed);
+            let uploaded =
+                inode.file().map(|file| &file.version).filter(|version| !version.modified.is_listed);
             let holds = uploaded.and_then(expected).map_or(Holds::Listed, Holds::Version);
             (inode.opens() > 0, inode.draft().cloned(), holds)
         };

@@ -71,6 +71,7 @@ impl Overlay {
     }
 
     /// What a name stands for by a local change that an answer asked for at this time may miss.
+    #[expect(clippy::option_option, reason = "the change may be that it is gone")]
     pub fn since(&self, prefix: &str, name: &[u8], asked: Instant) -> Option<Option<Entry>> {
         let directories = self.directories.lock();
         let change = directories.get(prefix)?.names.get(name)?;

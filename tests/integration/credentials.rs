@@ -260,7 +260,8 @@ fn read_through_many_tokens(
     let began = Instant::now();
     let mut renewed = Instant::now();
     let mut reads = 0;
-    while began.elapsed() < Duration::from_secs(12) {
+    // On a machine under load, dropping the caches takes long.
+    while began.elapsed() < Duration::from_secs(12) || reads <= 10 {
         assert_eq!(fs::read(mount.at(&key)).expect("a read under an expiring token"), b"mine");
         assert!(fs::metadata(mount.at(&users.alice)).expect("a stat").is_dir());
         mount.drop_kernel_caches();
@@ -271,7 +272,6 @@ fn read_through_many_tokens(
         }
         std::thread::sleep(Duration::from_millis(30));
     }
-    assert!(reads > 10);
     let _ = backend;
 }
 

@@ -288,8 +288,8 @@ fn many_readers_of_one_file_share_its_gets() {
     let used = cost(&backend, &mount, || {
         mount.sh("for i in 1 2 3 4 5 6; do cat file | sha256sum & done; wait");
     });
-    // Where one long request serves a reader, another's may be broken off in the middle of a block.
-    let allowed = if backend.is_real() { 17 * MIB } else { 16 * MIB };
+    // Where one long request serves a reader, those of others may be broken off in the middle of a block.
+    let allowed = if backend.is_real() { 20 * MIB } else { 16 * MIB };
     assert!((16 * MIB..=allowed).contains(&used.bytes), "{used:?}");
 }
 

@@ -115,7 +115,7 @@ fn git_works_in_a_mount() {
             "export HOME={at} GIT_CONFIG_NOSYSTEM=1; git config --global user.email a@b.c
             git config --global user.name n; git config --global init.defaultBranch main
             git init -q r; cd r; for i in 1 2 3; do echo $i > f$i; git add -A; git commit -qm c$i; done
-            git fsck --strict; git gc -q; [ -z \"$(git status --porcelain)\" ]
+            git fsck --strict; git gc -q; git status --porcelain >&2; [ -z \"$(git status --porcelain)\" ]
             git clone -q . ../c; cd ../c; git fsck --strict; git clone -q . {at}/out"
         ));
         mount.stop();

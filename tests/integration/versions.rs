@@ -266,14 +266,18 @@ fn the_kernel_keeps_the_pages_of_an_unchanged_version() {
         let status = mount.status();
         status["read_hits"].as_u64().expect("a counter") + status["read_misses"].as_u64().expect("a counter")
     };
-    let before = daemon_reads(&mount);
-    for pause in [0, 0, 300] {
-        std::thread::sleep(Duration::from_millis(pause));
-        let sent = mount.counts(&backend);
-        assert!(mount.read("file") == body(1, 2 * MIB));
-        assert_eq!((mount.counts(&backend) - sent).get, 0);
-    }
-    assert_eq!(daemon_reads(&mount), before, "a read reached the daemon");
+    let again = || {
+        let before = daemon_reads(&mount);
+        for pause in [0, 0, 300] {
+            std::thread::sleep(Duration::from_millis(pause));
+            let sent = mount.counts(&backend);
+            assert!(mount.read("file") == body(1, 2 * MIB));
+            assert_eq!((mount.counts(&backend) - sent).get, 0);
+        }
+        daemon_reads(&mount) == before
+    };
+    // Other tests may drop the kernel's pages, which are everybody's, at the same time.
+    assert!((0..4).any(|_| again()), "reads reached the daemon");
 }
 
 #[test]
