@@ -7,10 +7,13 @@
 //! (which cannot be invalidated after a refusal) can be off.
 
 pub mod aws_chain;
+pub mod gotrue;
 pub mod jwt;
 mod keys;
 pub mod mint;
 pub mod session;
+pub mod session_store;
+pub mod sign_in;
 pub mod source;
 
 use std::sync::Arc;

@@ -26,8 +26,6 @@ use super::source::TokenSource;
 use crate::identity::{Authority, Identity, Renewal};
 use crate::secret::Secret;
 
-/// A token is renewed this long before it expires, or a fifth of its life before where that is less.
-const MARGIN: Duration = Duration::from_secs(90);
 /// Renewals that failed are tried again after this, or sooner with a token that lives shortly.
 const PAUSE: Duration = Duration::from_secs(30);
 /// A failure that stays the same is logged again after this.
@@ -354,9 +352,6 @@ fn in_force(
     claims: &Claims,
     now: SystemTime,
 ) -> InForce {
-    let began = claims.issued.filter(|issued| Some(*issued) < claims.expires).unwrap_or(now);
-    let lifetime = claims.expires.and_then(|at| at.duration_since(began).ok()).unwrap_or(Duration::MAX);
-    let margin = MARGIN.min(lifetime / 5);
     InForce {
         credentials: Credentials::new(
             access_key_id,
@@ -366,8 +361,8 @@ fn in_force(
             "supafs-session",
         ),
         expires: claims.expires,
-        renew_at: claims.expires.and_then(|at| at.checked_sub(margin)),
-        lifetime,
+        renew_at: claims.renewal(now),
+        lifetime: claims.lifetime(now),
         replaced_at: None,
     }
 }
