@@ -17,6 +17,7 @@ pub fn credential(access_key_id: &str, secret: &Secret, origin: &str) -> Credent
         provider: SharedCredentialsProvider::new(keys),
         authority: Arc::new(AccessKeys { access_key_id: access_key_id.to_owned() }),
         description: format!("S3 access key {access_key_id} of {origin}"),
+        renewal: "not at all: access keys do not expire".to_owned(),
         claims: None,
     }
 }

@@ -158,6 +158,10 @@ impl TokenSource for Mint {
     fn remedy(&self) -> String {
         "compare the clocks of this machine and the server".to_owned()
     }
+
+    fn renewal(&self) -> String {
+        format!("minted anew with the JWT secret; each is good for {}", humantime::format_duration(LIFETIME))
+    }
 }
 
 #[cfg(test)]

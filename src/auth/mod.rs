@@ -34,6 +34,8 @@ pub struct Credential {
     pub authority: Arc<dyn Authority>,
     /// What it is and where it comes from, for a person; never the secret.
     pub description: String,
+    /// How it stays good, for a person.
+    pub renewal: String,
     /// Of a user's token: what it said when it was read first.
     pub claims: Option<Claims>,
 }
@@ -63,12 +65,14 @@ impl Session {
     /// A token that is no JWT or has expired, with what to do.
     pub fn credential(self) -> Result<Credential, String> {
         let description = format!("user session with the token of {}", self.source.describe());
+        let renewal = self.source.renewal();
         let session = SessionCredentials::start(self, SystemTime::now)?;
         let claims = session.first_claims().clone();
         Ok(Credential {
             provider: SharedCredentialsProvider::new(session.clone()),
             authority: Arc::new(session),
             description,
+            renewal,
             claims: Some(claims),
         })
     }

@@ -183,6 +183,14 @@ impl SessionFile {
 }
 
 impl Locked<'_> {
+    /// The session, if there is one.
+    ///
+    /// # Errors
+    /// As [`SessionFile::read`].
+    pub fn find(&self) -> Result<Option<Kept>, String> {
+        self.file.read()
+    }
+
     /// The session.
     ///
     /// # Errors

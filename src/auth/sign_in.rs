@@ -128,6 +128,10 @@ impl TokenSource for KeptSession {
     fn remedy(&self) -> String {
         format!("if it stays so, sign in again: supafs login --name {:?}", self.file.name())
     }
+
+    fn renewal(&self) -> String {
+        "with its refresh token, ahead of expiry; new ones are kept".to_owned()
+    }
 }
 
 /// A session that nobody else has, in memory: `mount --email`.
@@ -187,6 +191,10 @@ impl TokenSource for OwnSession {
 
     fn remedy(&self) -> String {
         "if it stays so, unmount and mount again, which signs in anew".to_owned()
+    }
+
+    fn renewal(&self) -> String {
+        "with its refresh token, ahead of expiry; it is kept in memory only".to_owned()
     }
 }
 

@@ -32,6 +32,8 @@ pub trait TokenSource: Send + Sync + fmt::Debug {
     }
     /// What a person does to bring a new token in.
     fn remedy(&self) -> String;
+    /// How the next token comes, for a person.
+    fn renewal(&self) -> String;
 }
 
 /// A token that never changes.
@@ -54,6 +56,10 @@ impl TokenSource for Fixed {
         "mount again with a new token, or use --session-token-file or --session-token-command, which are \
          asked for a new one"
             .to_owned()
+    }
+
+    fn renewal(&self) -> String {
+        "not at all: it is fixed".to_owned()
     }
 }
 
@@ -93,6 +99,10 @@ impl TokenSource for TokenFile {
 
     fn remedy(&self) -> String {
         format!("write a new access_token to {}", self.path.display())
+    }
+
+    fn renewal(&self) -> String {
+        format!("from {}, when it changes and ahead of expiry", self.path.display())
     }
 }
 
@@ -143,6 +153,10 @@ impl TokenSource for TokenCommand {
 
     fn remedy(&self) -> String {
         "see why --session-token-command prints no new access_token".to_owned()
+    }
+
+    fn renewal(&self) -> String {
+        "by --session-token-command, ahead of expiry".to_owned()
     }
 }
 

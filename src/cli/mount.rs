@@ -33,7 +33,6 @@ pub fn run(args: &MountArgs) -> Result<(), CliError> {
     let settings = Settings::load(vec![args.layer(), options.layer.clone()], &files(args, &options))?;
     let (root, mountpoint) = targets(args, &options)?;
     sys::share_allocator_arenas();
-    sys::harden().map_err(|error| CliError::failed(format!("cannot protect this process: {error}")))?;
     let level = log_level(&settings)?;
     let presentation = presentation(&settings)?;
     let tuning = tuning(&settings)?;

@@ -24,6 +24,7 @@ mod renames;
 mod requests;
 mod rls;
 mod rls_write;
+mod signing_in;
 mod spool;
 mod tools_files;
 mod tools_trees;

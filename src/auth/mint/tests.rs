@@ -20,12 +20,13 @@ fn payload(token: &Secret) -> Value {
 
 #[test]
 fn a_user_gets_what_auth_would_say() {
-    let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    const NOW: u64 = 1_800_000_000;
+    let now = UNIX_EPOCH + Duration::from_secs(NOW);
     let token = mint(Impersonation::user(ALICE).expect("a user")).token_at(now);
     let expected = json!({
         "iss": ISSUER, "sub": ALICE, "aud": "authenticated", "role": "authenticated", "aal": "aal1",
         "is_anonymous": false, "app_metadata": {}, "user_metadata": {},
-        "iat": 1_800_000_000, "exp": 1_800_000_300,
+        "iat": NOW, "exp": NOW + 300,
     });
     assert_eq!(payload(&token), expected);
     // Another program signs the same claims the same way.

@@ -43,6 +43,10 @@ impl TokenSource for Scripted {
     fn remedy(&self) -> String {
         "write a better script".to_owned()
     }
+
+    fn renewal(&self) -> String {
+        "by the script".to_owned()
+    }
 }
 
 fn token(sub: &str, from: u64, lifetime: u64) -> String {
