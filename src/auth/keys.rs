@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::Credential;
-use crate::identity::{Authority, Identity, Renewal};
+use super::diagnosis;
+use crate::identity::{Authority, Identity, Refused, Renewal};
 use crate::secret::Secret;
 
 /// The credential of a pair of keys.
@@ -39,5 +42,13 @@ impl Authority for AccessKeys {
 
     async fn renew(&self, _says_expired: bool) -> Renewal {
         Renewal::StillValid
+    }
+
+    fn estranged(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
+
+    fn explain(&self, refusal: &Refused<'_>) -> String {
+        diagnosis::of_keys(refusal)
     }
 }

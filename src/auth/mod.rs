@@ -7,6 +7,7 @@
 //! (which cannot be invalidated after a refusal) can be off.
 
 pub mod aws_chain;
+pub mod diagnosis;
 pub mod gotrue;
 pub mod jwt;
 mod keys;

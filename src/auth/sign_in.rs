@@ -3,7 +3,7 @@
 //! Refresh tokens are good for one use. So a new one is kept before its access token is used, and a kept session
 //! is refreshed under its lock by one process at a time, which first looks whether another one did it already.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -16,6 +16,8 @@ use crate::secret::Secret;
 
 /// An answer that was lost on its way is asked for again at once: Auth takes the parent of the live token once more.
 const ATTEMPTS: u32 = 2;
+/// What Auth asks for in a `Retry-After` is granted up to this.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// A session of `supafs login`.
 #[derive(Debug)]
@@ -30,8 +32,34 @@ struct State {
     stamp: Option<Stamp>,
     /// The refresh token beside the access token given last: access tokens of one second are the same.
     given: Option<Secret>,
-    /// A refresh token that Auth will never take again, and its words.
+    restraint: Restraint,
+}
+
+/// What earlier refusals forbid: to ask again with a refresh token that Auth will never take, or too soon.
+#[derive(Debug, Default)]
+struct Restraint {
     ended: Option<(Secret, String)>,
+    rest: Option<(Instant, String)>,
+}
+
+impl Restraint {
+    /// Asks Auth, unless that is known to be in vain.
+    fn refresh(&mut self, auth: &Auth, token: &Secret) -> Result<Grant, String> {
+        if let Some((_, words)) = self.ended.as_ref().filter(|(ended, _)| ended == token) {
+            return Err(words.clone());
+        }
+        if let Some((_, words)) = self.rest.as_ref().filter(|(until, _)| *until > Instant::now()) {
+            return Err(words.clone());
+        }
+        refresh(auth, token).map_err(|refusal| {
+            if matches!(refusal.kind, RefusalKind::Ended | RefusalKind::BadLogin) {
+                self.ended = Some((token.clone(), refusal.message.clone()));
+            }
+            let rest = refusal.retry_after.map(|rest| Instant::now() + rest.min(LONGEST_REST));
+            self.rest = rest.map(|until| (until, refusal.message.clone()));
+            refusal.message
+        })
+    }
 }
 
 impl State {
@@ -56,20 +84,7 @@ impl KeptSession {
         if is_new && is_fresh(&kept.access_token) {
             return Ok(state.gives(&kept));
         }
-        if let Some((token, words)) = &state.ended
-            && *token == kept.refresh_token
-        {
-            return Err(words.clone());
-        }
-        let grant = match refresh(&kept.auth(), &kept.refresh_token) {
-            Ok(grant) => grant,
-            Err(refusal) => {
-                if is_for_good(refusal.kind) {
-                    state.ended = Some((kept.refresh_token.clone(), refusal.message.clone()));
-                }
-                return Err(refusal.message);
-            }
-        };
+        let grant = state.restraint.refresh(&kept.auth(), &kept.refresh_token)?;
         let kept = keep(&lock, kept, grant)?;
         state.stamp = lock.stamp();
         Ok(state.gives(&kept))
@@ -93,10 +108,6 @@ fn keep(lock: &Locked<'_>, kept: Kept, grant: Grant) -> Result<Kept, String> {
 fn is_fresh(token: &Secret) -> bool {
     let now = SystemTime::now();
     jwt::decode(token.expose()).is_some_and(|claims| claims.renewal(now).is_none_or(|at| at > now))
-}
-
-fn is_for_good(kind: RefusalKind) -> bool {
-    matches!(kind, RefusalKind::Ended | RefusalKind::BadLogin)
 }
 
 fn refresh(auth: &Auth, token: &Secret) -> Result<Grant, Refusal> {
@@ -147,7 +158,7 @@ struct OwnState {
     refresh_token: Secret,
     /// The token of the sign-in, until it is asked for.
     first: Option<Secret>,
-    ended: Option<String>,
+    restraint: Restraint,
 }
 
 impl OwnSession {
@@ -157,7 +168,7 @@ impl OwnSession {
     /// What Auth says, with what to do.
     pub fn sign_in(auth: Auth, email: &str, password: &Secret) -> Result<Self, Refusal> {
         let Grant { access_token, refresh_token, .. } = auth.sign_in(email, password)?;
-        let state = OwnState { refresh_token, first: Some(access_token), ended: None };
+        let state = OwnState { refresh_token, first: Some(access_token), restraint: Restraint::default() };
         Ok(Self { auth, email: email.to_owned(), state: Mutex::new(state) })
     }
 }
@@ -172,21 +183,10 @@ impl TokenSource for OwnSession {
         if let Some(token) = state.first.take() {
             return Ok(token);
         }
-        if let Some(words) = &state.ended {
-            return Err(words.clone());
-        }
-        match refresh(&self.auth, &state.refresh_token) {
-            Ok(Grant { access_token, refresh_token, .. }) => {
-                state.refresh_token = refresh_token;
-                Ok(access_token)
-            }
-            Err(refusal) => {
-                if is_for_good(refusal.kind) {
-                    state.ended = Some(refusal.message.clone());
-                }
-                Err(refusal.message)
-            }
-        }
+        let OwnState { refresh_token, restraint, .. } = &mut *state;
+        let grant = restraint.refresh(&self.auth, refresh_token)?;
+        *refresh_token = grant.refresh_token;
+        Ok(grant.access_token)
     }
 
     fn remedy(&self) -> String {

@@ -3,6 +3,9 @@
 //! Invariant: where the settings name two identities nothing is guessed; the error says what was found
 //! where, and how to choose.
 
+use std::time::{Duration, SystemTime};
+
+use super::block_on;
 use super::endpoint::{Endpoint, check_project_ref};
 use super::error::CliError;
 use super::identity::{self, Home, SessionParts};
@@ -11,12 +14,15 @@ use super::setting::Setting;
 use super::settings::{Found, Settings, Source};
 use crate::auth::aws_chain::{self, Chain};
 use crate::auth::jwt::{self, Claims, KeyKind};
-use crate::auth::{self, Credential};
+use crate::auth::{self, Credential, diagnosis};
 use crate::config::Service;
 use crate::secret::Secret;
+use crate::store::reach;
 
 /// The region that every Supabase server accepts.
 const REGION: &str = "us-east-1";
+/// How long the server may take to tell its time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
 const KEYS: &[Setting] = &[Setting::AccessKeyId, Setting::SecretAccessKey];
 pub const API_KEYS: &[Setting] = &[Setting::AnonKey, Setting::PublishableKey, Setting::AnonKeyFile];
 const HOW: &str = "Set SUPABASE_S3_ACCESS_KEY_ID and SUPABASE_S3_SECRET_ACCESS_KEY for full access, or, to work as one \
@@ -279,9 +285,25 @@ pub fn credential(
                 }
                 _ => project_ref(settings, &claims, &api_key, endpoint)?,
             };
-            auth::Session { project_ref, api_key, source, token }.credential().map_err(CliError::failed)
+            let session = auth::Session { project_ref, api_key, source, token };
+            session.credential().map_err(|why| CliError::failed(with_clock(why, &claims, endpoint)))
         }
         (Choice::Session { .. }, None) => Err(CliError::failed("the session token was not read")),
+    }
+}
+
+/// A token that has expired by this machine's clock may be good by the server's.
+fn with_clock(why: String, claims: &Claims, endpoint: &Endpoint) -> String {
+    let now = SystemTime::now();
+    if claims.expires.is_none_or(|at| at > now) {
+        return why;
+    }
+    let date = block_on(reach::reach(&endpoint.url, CLOCK_PATIENCE)).ok().and_then(Result::ok);
+    match date.and_then(|reached| diagnosis::clock_is_off(now, reached.date?)) {
+        Some(off) => {
+            format!("{why}. But this machine's clock is {off}: set it first (sudo timedatectl set-ntp true)")
+        }
+        None => why,
     }
 }
 

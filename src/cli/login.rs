@@ -34,12 +34,15 @@ pub fn sign_in(args: &LoginArgs) -> Result<(), CliError> {
     if let Some(before) = before.filter(|before| before.url != url) {
         return Err(taken(&name, &format!("of project {} at {}", before.project_ref, before.url)));
     }
+    let endpoint = access::endpoint(&settings, None, None)?;
+    if url.starts_with("http://") && !endpoint.is_loopback() {
+        warn(&format!("{url} is not https: the password can be read on the way"));
+    }
     let password = password::of(&settings, &email)?;
 
     let auth = Auth::new(&url, api_key.clone());
     let grant = auth.sign_in(&email, &password).map_err(|refusal| CliError::failed(refusal.message))?;
     let claims = jwt::user_claims(grant.access_token.expose()).map_err(CliError::failed)?;
-    let endpoint = access::endpoint(&settings, None, None)?;
     let project_ref = access::project_ref(&settings, &claims, &api_key, &endpoint)?;
     let kept = kept(url, project_ref, api_key, grant);
     let lock = file.lock().map_err(CliError::failed)?;

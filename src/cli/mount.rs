@@ -144,6 +144,13 @@ fn targets(args: &MountArgs, options: &OptionList) -> Result<(Root, PathBuf), Cl
             let (bucket, prefix) = bucket_and_prefix(bucket)?;
             Ok((Root::Bucket { bucket, prefix }, PathBuf::from(mountpoint)))
         }
+        (false, [_]) if args.access.user.as_deref().is_some_and(|user| !user.is_empty()) => {
+            Err(CliError::usage(format!(
+                "--user took {:?} for the name of a session, so that a bucket or a mount point is missing; write \
+                 --user=NAME, or --user alone behind the mount point",
+                args.access.user.as_deref().unwrap_or_default()
+            )))
+        }
         (false, _) => Err(CliError::usage(
             "give a bucket and a mount point: supafs mount BUCKET[/PREFIX] MOUNTPOINT, or --all with a mount point",
         )),

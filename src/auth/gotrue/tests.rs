@@ -1,5 +1,9 @@
 //! The client against the stand-in's Auth, which answers as the documentation says.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use supafs_standin::{ALICE, Config, Fault, Standin, User};
@@ -100,4 +104,58 @@ fn signing_out_ends_one_session() {
     assert_eq!(standin.session_count(ALICE), 1);
     assert_eq!(auth.refresh(&one.refresh_token).expect_err("over").kind, RefusalKind::Ended);
     auth.refresh(&other.refresh_token).expect("the other goes on");
+}
+
+/// Answers every request like this, and counts them.
+fn answering(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&count);
+    // It ends with the process of the test.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            counting.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (url, count)
+}
+
+#[test]
+fn what_the_server_asks_for_in_retry_after_is_told() {
+    let body = r#"{"code":429,"error_code":"over_request_rate_limit","msg":"Request rate limit reached"}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let (url, count) = answering(answer.leak());
+    let auth = Auth::new(&url, Secret::new("key"));
+    let refusal = auth.refresh(&Secret::new("token")).expect_err("too often");
+    assert_eq!((refusal.kind, refusal.retry_after), (RefusalKind::RateLimited, Some(Duration::from_secs(7))));
+    assert!(
+        refusal.message.contains("Request rate limit reached") && refusal.message.contains("wait 7s"),
+        "{refusal}"
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn what_is_no_auth_is_told() {
+    let (url, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>");
+    let refusal = Auth::new(&url, Secret::new("key")).refresh(&Secret::new("token")).expect_err("a web page");
+    assert_eq!(refusal.kind, RefusalKind::Other);
+    assert!(refusal.message.contains("must be the API URL"), "{refusal}");
+}
+
+#[test]
+fn errors_of_older_servers_and_of_the_gateway_are_understood() {
+    assert_eq!(kind(400, "invalid_grant", "Invalid login credentials"), RefusalKind::BadLogin);
+    assert_eq!(kind(400, "invalid_grant", "Invalid Refresh Token: Already Used"), RefusalKind::Ended);
+    assert_eq!(kind(401, "", "Invalid API key"), RefusalKind::BadKey);
+    assert_eq!(kind(401, "", "No API key found in request"), RefusalKind::BadKey);
+    assert_eq!(kind(521, "", ""), RefusalKind::Away);
 }

@@ -185,3 +185,19 @@ fn a_session_of_ones_own_goes_on_in_memory() {
     }
     assert_eq!(stage.refreshes(), 3, "what is over is not asked for again");
 }
+
+#[test]
+fn a_rest_that_auth_asks_for_is_granted() {
+    let refresh = |restraint: &mut Restraint, auth: &Auth| restraint.refresh(auth, &Secret::new("token"));
+    let stage = Stage::new(3600);
+    let auth = stage.kept().auth();
+    let mut restraint = Restraint {
+        rest: Some((Instant::now() + Duration::from_mins(1), "too often".to_owned())),
+        ..Restraint::default()
+    };
+    assert_eq!(refresh(&mut restraint, &auth), Err("too often".to_owned()));
+    assert_eq!(stage.refreshes(), 0, "nothing is asked meanwhile");
+    restraint.rest = Some((Instant::now(), "too often".to_owned()));
+    refresh(&mut restraint, &auth).expect_err("unknown, but asked");
+    assert_eq!(stage.refreshes(), 1);
+}
