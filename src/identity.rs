@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+
 /// Names every cache, spool and state directory, so that what one identity read is never served to another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
@@ -35,6 +37,16 @@ pub enum Renewal {
     Expired(String),
 }
 
+/// How a server refused a credential.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// The server's code and words.
+    pub code: &'a str,
+    pub message: &'a str,
+    /// The server's clock, where it told.
+    pub date: Option<SystemTime>,
+}
+
 /// The credential as the object store sees it: something that may have expired and may be renewed.
 #[async_trait::async_trait]
 pub trait Authority: Send + Sync + fmt::Debug {
@@ -45,4 +57,9 @@ pub trait Authority: Send + Sync + fmt::Debug {
     /// one renewal.
     /// `says_expired`: the server called the credential expired, whatever the clock here says.
     async fn renew(&self, says_expired: bool) -> Renewal;
+    /// Tells when the credential's source has begun (`true`) or ceased (`false`) to speak for somebody else; nothing
+    /// goes out meanwhile. `None` where that cannot happen.
+    fn estranged(&self) -> Option<watch::Receiver<bool>>;
+    /// What a refusal of the credential means, by all that is known of it here and by the server's clock.
+    fn explain(&self, refusal: &Refused<'_>) -> String;
 }

@@ -12,7 +12,7 @@
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
 //! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
 //! | L1 | [`store`], [`auth`] | the S3 client; credentials (the store is given a provider) |
-//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, processes, logging |
+//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, processes, HTTP, commands, logging |
 //!
 //! News travels upward through channels only.
 //!
@@ -29,12 +29,14 @@
 pub mod attrs;
 pub mod auth;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod etag;
 pub mod fs;
 pub mod fuse;
+pub mod http;
 pub mod identity;
 pub mod logging;
 pub mod meta;

@@ -1,8 +1,8 @@
-//! Reading files that may hold secrets: they must be private to their owner.
+//! Files that may hold secrets: they must be private to their owner.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::secret::Secret;
@@ -41,4 +41,44 @@ impl Contents {
         }
         Ok(())
     }
+}
+
+/// Tells one writing of a file from the next. The change time is in it so that a chmod, too, has the file read again.
+pub type Stamp = (u64, u64, i64, i64, i64, i64, u64);
+
+/// The stamp of a file that is there.
+#[must_use]
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(path).ok()?;
+    Some((
+        meta.dev(),
+        meta.ino(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime(),
+        meta.ctime_nsec(),
+        meta.size(),
+    ))
+}
+
+/// Puts a file of mode 0600 in the place of `path`, whole and on the disk, or leaves everything as it was.
+///
+/// # Errors
+/// The file system's own.
+pub fn replace(path: &Path, text: &Secret) -> io::Result<()> {
+    let mut next = path.as_os_str().to_owned();
+    next.push(format!(".{}.new", std::process::id()));
+    let next = Path::new(&next);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(next)?;
+        file.write_all(text.expose().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(next, path)
+    })();
+    if written.is_err() {
+        // What could not be written is of no use.
+        let _ = fs::remove_file(next);
+    }
+    written?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

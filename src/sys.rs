@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -19,7 +21,14 @@ pub enum Side {
 /// # Errors
 /// The system's own, and `Other` where the process has more than one thread.
 pub fn fork_single_threaded() -> io::Result<Side> {
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    // A thread that was joined leaves the list a moment later.
+    let until = Instant::now() + Duration::from_secs(1);
+    let threads = loop {
+        match fs::read_dir("/proc/self/task")?.count() {
+            threads if threads == 1 || Instant::now() > until => break threads,
+            _ => thread::sleep(Duration::from_millis(1)),
+        }
+    };
     if threads != 1 {
         return Err(io::Error::other(format!(
             "cannot go into the background with {threads} threads running"

@@ -167,6 +167,10 @@ impl TokenSource for ChainToken {
     fn remedy(&self) -> String {
         "write a new aws_session_token to the credentials file, or mount again".to_owned()
     }
+
+    fn renewal(&self) -> String {
+        format!("from {}, ahead of expiry", origin(self.profile.as_deref()))
+    }
 }
 
 /// Stands where the SDK would ask the metadata services.

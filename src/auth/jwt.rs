@@ -26,6 +26,9 @@ pub enum KeyKind {
     Other,
 }
 
+/// A token is renewed this long before it expires, or a fifth of its life before where that is less.
+const MARGIN: Duration = Duration::from_secs(90);
+
 /// The claims that supafs reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
@@ -56,6 +59,19 @@ impl Claims {
     #[must_use]
     pub fn is_same_user(&self, other: &Self) -> bool {
         self.sub == other.sub && self.role == other.role
+    }
+
+    /// How long the token lives in all; `now` stands in where it does not say when it was issued.
+    #[must_use]
+    pub fn lifetime(&self, now: SystemTime) -> Duration {
+        let began = self.issued.filter(|issued| Some(*issued) < self.expires).unwrap_or(now);
+        self.expires.and_then(|at| at.duration_since(began).ok()).unwrap_or(Duration::MAX)
+    }
+
+    /// When to ask for the next token; `None` where this one never expires.
+    #[must_use]
+    pub fn renewal(&self, now: SystemTime) -> Option<SystemTime> {
+        self.expires?.checked_sub(MARGIN.min(self.lifetime(now) / 5))
     }
 
     /// E.g. `user 6c7b… (authenticated)`.

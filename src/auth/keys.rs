@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::watch;
+
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::Credential;
-use crate::identity::{Authority, Identity, Renewal};
+use super::diagnosis;
+use crate::identity::{Authority, Identity, Refused, Renewal};
 use crate::secret::Secret;
 
 /// The credential of a pair of keys.
@@ -17,6 +20,7 @@ pub fn credential(access_key_id: &str, secret: &Secret, origin: &str) -> Credent
         provider: SharedCredentialsProvider::new(keys),
         authority: Arc::new(AccessKeys { access_key_id: access_key_id.to_owned() }),
         description: format!("S3 access key {access_key_id} of {origin}"),
+        renewal: "not at all: access keys do not expire".to_owned(),
         claims: None,
     }
 }
@@ -38,5 +42,13 @@ impl Authority for AccessKeys {
 
     async fn renew(&self, _says_expired: bool) -> Renewal {
         Renewal::StillValid
+    }
+
+    fn estranged(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
+
+    fn explain(&self, refusal: &Refused<'_>) -> String {
+        diagnosis::of_keys(refusal)
     }
 }

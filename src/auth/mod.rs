@@ -7,9 +7,14 @@
 //! (which cannot be invalidated after a refusal) can be off.
 
 pub mod aws_chain;
+pub mod diagnosis;
+pub mod gotrue;
 pub mod jwt;
 mod keys;
+pub mod mint;
 pub mod session;
+pub mod session_store;
+pub mod sign_in;
 pub mod source;
 
 use std::sync::Arc;
@@ -30,6 +35,8 @@ pub struct Credential {
     pub authority: Arc<dyn Authority>,
     /// What it is and where it comes from, for a person; never the secret.
     pub description: String,
+    /// How it stays good, for a person.
+    pub renewal: String,
     /// Of a user's token: what it said when it was read first.
     pub claims: Option<Claims>,
 }
@@ -59,12 +66,14 @@ impl Session {
     /// A token that is no JWT or has expired, with what to do.
     pub fn credential(self) -> Result<Credential, String> {
         let description = format!("user session with the token of {}", self.source.describe());
+        let renewal = self.source.renewal();
         let session = SessionCredentials::start(self, SystemTime::now)?;
         let claims = session.first_claims().clone();
         Ok(Credential {
             provider: SharedCredentialsProvider::new(session.clone()),
             authority: Arc::new(session),
             description,
+            renewal,
             claims: Some(claims),
         })
     }

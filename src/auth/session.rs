@@ -1,7 +1,8 @@
 //! One user's token in force, and its successor.
 //!
 //! Invariants: a request takes one atomic load of the token in force; at most one renewal runs at a time; a
-//! token of another user never comes into force, because caches and inodes belong to the first.
+//! token of another user never comes into force, because caches and inodes belong to the first. From when the source
+//! gives one until it gives the first user's again nothing is signed, and whoever serves the user is told.
 //!
 //! A task renews ahead of expiry. It starts with the first request and lives in that runtime, so that
 //! nothing runs before the daemon forks. Locks: `renewing` is held across a renewal, `last` never across
@@ -17,23 +18,23 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::Session;
+use super::diagnosis::{self, Subject};
 use super::jwt::{self, Claims};
 use super::source::TokenSource;
-use crate::identity::{Authority, Identity, Renewal};
+use crate::identity::{Authority, Identity, Refused, Renewal};
 use crate::secret::Secret;
 
-/// A token is renewed this long before it expires, or a fifth of its life before where that is less.
-const MARGIN: Duration = Duration::from_secs(90);
-/// Renewals that failed are tried again after this, or sooner with a token that lives shortly.
+/// Renewals that failed are tried again after a second, then after twice as long each time up to this, or less with a
+/// token that lives shortly.
 const PAUSE: Duration = Duration::from_secs(30);
 /// A failure that stays the same is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_mins(5);
-/// The wall clock is looked at this often at least: it may jump while the machine sleeps.
-const LOOK: Duration = Duration::from_secs(30);
+/// The wall clock, which may jump while the machine sleeps, and the source are looked at this often at least.
+const LOOK: Duration = Duration::from_secs(2);
 
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -55,6 +56,9 @@ struct Inner {
     refresher: ArcSwapOption<AbortHandle>,
     /// Second in which the source was last asked whether it changed.
     looked: AtomicU64,
+    /// Who the source speaks for instead of the first user.
+    stranger: ArcSwapOption<String>,
+    estranged: watch::Sender<bool>,
 }
 
 struct InForce {
@@ -70,6 +74,8 @@ struct InForce {
 #[derive(Default)]
 struct Last {
     failed_at: Option<SystemTime>,
+    /// In a row.
+    failures: u32,
     why: String,
     said_at: Option<SystemTime>,
     said: String,
@@ -108,6 +114,8 @@ impl SessionCredentials {
             wake: Arc::default(),
             refresher: ArcSwapOption::empty(),
             looked: AtomicU64::new(0),
+            stranger: ArcSwapOption::empty(),
+            estranged: watch::channel(false).0,
         })))
     }
 
@@ -149,6 +157,9 @@ impl ProvideCredentials for SessionCredentials {
         if inner.look_for_change(now) {
             inner.wake.notify_one();
         }
+        if let Some(why) = inner.refuses(&current, now) {
+            return future::ProvideCredentials::ready(Err(CredentialsError::provider_error(why)));
+        }
         if !current.has_expired(now) {
             return future::ProvideCredentials::ready(Ok(current.credentials.clone()));
         }
@@ -179,6 +190,9 @@ impl Authority for SessionCredentials {
     async fn renew(&self, says_expired: bool) -> Renewal {
         let current = self.0.in_force.load_full();
         let now = (self.0.clock)();
+        if let Some(why) = self.0.refuses(&current, now) {
+            return Renewal::Expired(why);
+        }
         // The request that was refused may have been signed just before the token changed.
         let fresh = current.replaced_at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < PAUSE));
         if fresh && !current.has_expired(now) {
@@ -196,6 +210,25 @@ impl Authority for SessionCredentials {
             Attempt::Failed(_) => Renewal::StillValid,
         }
     }
+
+    fn estranged(&self) -> Option<watch::Receiver<bool>> {
+        // A session may have begun without a runtime to look at its source in.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.start_refresher();
+        }
+        Some(self.0.estranged.subscribe())
+    }
+
+    fn explain(&self, refusal: &Refused<'_>) -> String {
+        let subject = Subject {
+            claims: &self.0.first,
+            project_ref: &self.0.access_key_id,
+            source: &self.0.source.describe(),
+            expires: self.expires_at(),
+            now: (self.0.clock)(),
+        };
+        diagnosis::of_token(&subject, refusal)
+    }
 }
 
 impl fmt::Debug for SessionCredentials {
@@ -212,9 +245,10 @@ impl InForce {
         self.expires.is_some_and(|at| at <= now)
     }
 
-    /// How long to leave a source alone that gave nothing new.
-    fn pause(&self) -> Duration {
-        (self.lifetime / 20).clamp(Duration::from_secs(1), PAUSE)
+    /// How long to leave a source alone that gave nothing new so many times.
+    fn pause(&self, failures: u32) -> Duration {
+        let longest = (self.lifetime / 20).clamp(Duration::from_secs(1), PAUSE);
+        Duration::from_secs(1 << failures.saturating_sub(1).min(5)).min(longest)
     }
 }
 
@@ -223,6 +257,22 @@ impl Inner {
     fn look_for_change(&self, now: SystemTime) -> bool {
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.looked.swap(second, Ordering::Relaxed) != second && self.source.changed()
+    }
+
+    /// Why nothing may be signed now, where that is known without a question to the source: an expired token fails at
+    /// once while its source is known to give no new one. The refresher goes on asking.
+    fn refuses(&self, current: &InForce, now: SystemTime) -> Option<String> {
+        if let Some(stranger) = &*self.stranger.load() {
+            return Some(self.estranged_text(stranger));
+        }
+        if !current.has_expired(now) {
+            return None;
+        }
+        let why = {
+            let last = self.last.lock();
+            last.failed_at.map(|_| last.why.clone())?
+        };
+        if self.source.changed() { None } else { Some(self.expired_text(&why)) }
     }
 
     /// One renewal, shared by all who wait for it. `seen` is the token that the caller found wanting.
@@ -253,8 +303,11 @@ impl Inner {
 
     /// How long a source that gave nothing new is still left alone.
     fn wait_before_attempt(&self, current: &InForce, now: SystemTime) -> Duration {
-        let Some(failed_at) = self.last.lock().failed_at else { return Duration::ZERO };
-        let pause = if self.source.changed() { Duration::from_secs(1) } else { current.pause() };
+        let (failed_at, failures) = match &*self.last.lock() {
+            Last { failed_at: Some(at), failures, .. } => (*at, *failures),
+            Last { failed_at: None, .. } => return Duration::ZERO,
+        };
+        let pause = if self.source.changed() { Duration::from_secs(1) } else { current.pause(failures) };
         // A clock that was set back must not stretch the pause.
         now.duration_since(failed_at).map_or(Duration::ZERO, |age| pause.saturating_sub(age))
     }
@@ -263,14 +316,21 @@ impl Inner {
         let claims = jwt::user_claims(token.expose())?;
         let now = (self.clock)();
         if !claims.is_same_user(&self.first) {
-            return Err(format!(
-                "it gives a token of {}, but this is a session of {}: the token is refused; unmount and mount \
-                 again to work as another user",
-                claims.who(),
-                self.first.who()
-            ));
+            let who = claims.who();
+            let why = self.estranged_text(&who);
+            self.stranger.store(Some(Arc::new(who)));
+            self.estranged.send_replace(true);
+            return Err(why);
+        }
+        let was_estranged = self.stranger.load().is_some();
+        if let Some(stranger) = self.stranger.swap(None) {
+            tracing::info!(%stranger, "the source gives tokens of {} again", self.first.who());
+            self.estranged.send_replace(false);
         }
         refuse_expired(&claims, now)?;
+        if current.credentials.session_token() == Some(token.expose()) && was_estranged {
+            return Ok(());
+        }
         if current.credentials.session_token() == Some(token.expose()) {
             return Err("it still gives the same token".to_owned());
         }
@@ -287,6 +347,7 @@ impl Inner {
         let over = current.has_expired(now);
         let mut last = self.last.lock();
         last.failed_at = Some(now);
+        last.failures = last.failures.saturating_add(1);
         why.clone_into(&mut last.why);
         let said = format!("{over} {why}");
         let recently = last.said_at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < SAY_AGAIN));
@@ -297,14 +358,23 @@ impl Inner {
         last.said = said;
         drop(last);
         let (source, remedy) = (self.source.describe(), self.source.remedy());
-        if over {
+        if self.stranger.load().is_some() {
+            tracing::error!("{why}");
+        } else if over {
             tracing::error!("{}", self.expired_text(why));
-        } else if why.starts_with("it gives a token of") {
-            tracing::error!("{source}: {why}");
         } else {
             let expires = current.expires.map_or_else(|| "never".to_owned(), rfc3339);
             tracing::warn!("{source}: {why}; the token in force expires at {expires}: {remedy}");
         }
+    }
+
+    fn estranged_text(&self, stranger: &str) -> String {
+        format!(
+            "{} now gives a token of {stranger}, but this is a session of {}: nothing is shown or uploaded until it \
+             gives theirs again; to work as {stranger}, unmount and mount again",
+            self.source.describe(),
+            self.first.who()
+        )
     }
 
     fn expired_text(&self, why: &str) -> String {
@@ -354,9 +424,6 @@ fn in_force(
     claims: &Claims,
     now: SystemTime,
 ) -> InForce {
-    let began = claims.issued.filter(|issued| Some(*issued) < claims.expires).unwrap_or(now);
-    let lifetime = claims.expires.and_then(|at| at.duration_since(began).ok()).unwrap_or(Duration::MAX);
-    let margin = MARGIN.min(lifetime / 5);
     InForce {
         credentials: Credentials::new(
             access_key_id,
@@ -366,8 +433,8 @@ fn in_force(
             "supafs-session",
         ),
         expires: claims.expires,
-        renew_at: claims.expires.and_then(|at| at.checked_sub(margin)),
-        lifetime,
+        renew_at: claims.renewal(now),
+        lifetime: claims.lifetime(now),
         replaced_at: None,
     }
 }

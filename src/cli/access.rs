@@ -3,28 +3,31 @@
 //! Invariant: where the settings name two identities nothing is guessed; the error says what was found
 //! where, and how to choose.
 
-use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
+use super::block_on;
 use super::endpoint::{Endpoint, check_project_ref};
 use super::error::CliError;
+use super::identity::{self, Home, SessionParts};
+use super::local_stack;
 use super::setting::Setting;
-use super::settings::{Found, Settings};
+use super::settings::{Found, Settings, Source};
 use crate::auth::aws_chain::{self, Chain};
 use crate::auth::jwt::{self, Claims, KeyKind};
-use crate::auth::source::{Fixed, TokenCommand, TokenFile, TokenSource};
-use crate::auth::{self, Credential};
+use crate::auth::{self, Credential, diagnosis};
 use crate::config::Service;
-use crate::private_file;
 use crate::secret::Secret;
+use crate::store::reach;
 
 /// The region that every Supabase server accepts.
 const REGION: &str = "us-east-1";
+/// How long the server may take to tell its time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
 const KEYS: &[Setting] = &[Setting::AccessKeyId, Setting::SecretAccessKey];
-const API_KEYS: &[Setting] = &[Setting::AnonKey, Setting::PublishableKey, Setting::AnonKeyFile];
-const TOKENS: &[Setting] = &[Setting::SessionToken, Setting::SessionTokenFile, Setting::SessionTokenCommand];
-const HOW: &str = "Set SUPABASE_S3_ACCESS_KEY_ID and SUPABASE_S3_SECRET_ACCESS_KEY for full access, or \
-                   SUPABASE_PUBLISHABLE_KEY (or SUPABASE_ANON_KEY) with SUPABASE_SESSION_TOKEN or \
-                   --session-token-file to work as one user";
+pub const API_KEYS: &[Setting] = &[Setting::AnonKey, Setting::PublishableKey, Setting::AnonKeyFile];
+const HOW: &str = "Set SUPABASE_S3_ACCESS_KEY_ID and SUPABASE_S3_SECRET_ACCESS_KEY for full access, or, to work as one \
+                   user, sign in with `supafs login`, or set SUPABASE_PUBLISHABLE_KEY (or SUPABASE_ANON_KEY) with \
+                   SUPABASE_SESSION_TOKEN or --session-token-file";
 
 /// What a command needs to send requests.
 #[derive(Debug)]
@@ -40,8 +43,15 @@ pub struct Access {
 /// The credential that the settings choose, not yet read.
 #[derive(Debug)]
 pub enum Choice {
-    Keys { id: Found, secret: Found },
-    Session { api_key: Found, token: Found },
+    Keys {
+        id: Found,
+        secret: Found,
+    },
+    /// A session of `supafs login` has a key of its own.
+    Session {
+        api_key: Option<Found>,
+        who: Found,
+    },
     Chain(Box<Chain>),
 }
 
@@ -51,9 +61,12 @@ pub enum Choice {
 /// What is missing or contradicts itself, with the next step.
 pub fn resolve(settings: &Settings) -> Result<Access, CliError> {
     let choice = choose(settings)?;
-    let parts = read(&choice)?;
-    let endpoint = endpoint(settings, Some(&choice), parts.as_ref().map(|parts| &parts.claims))?;
+    let parts = identity::read(settings, &choice)?;
+    let endpoint = endpoint(settings, Some(&choice), parts.as_ref())?;
     let mut notes = Vec::new();
+    if let Some(file) = &endpoint.linked {
+        notes.push(format!("the project is the one that {} names", file.display()));
+    }
     if endpoint.completed {
         notes.push(format!("the endpoint had no path: using {}", endpoint.url));
     }
@@ -69,7 +82,7 @@ pub fn resolve(settings: &Settings) -> Result<Access, CliError> {
 /// Where nothing is, where half of a pair is missing, and where two identities are.
 pub fn choose(settings: &Settings) -> Result<Choice, CliError> {
     let keys = KEYS.iter().find_map(|setting| settings.get(*setting));
-    let token = TOKENS.iter().find_map(|setting| settings.get(*setting));
+    let who = identity::first_named(settings)?;
     let aws = settings.get(Setting::AwsProfile);
     let auth = settings.get(Setting::Auth);
     match auth.as_ref().map(|found| found.value.expose()) {
@@ -84,17 +97,27 @@ pub fn choose(settings: &Settings) -> Result<Choice, CliError> {
             "{}: {other:?} is neither `keys` nor `session`",
             auth.as_ref().map_or("--auth", |found| &found.origin)
         ))),
-        None => match (keys.or(aws.clone()), token) {
-            (Some(key), Some(token)) => Err(CliError::failed(format!(
-                "both kinds of credentials are configured: access keys by {key}, a user session by {token}. \
+        None => match (keys.or(aws.clone()), who) {
+            (Some(key), Some(who)) if decides(&who, &key) => session(settings),
+            (Some(key), Some(who)) => Err(CliError::failed(format!(
+                "both kinds of credentials are configured: access keys by {key}, a user session by {who}. \
                  Say which to use: --auth keys or --auth session"
             ))),
             (Some(key), None) if key.setting != Setting::AwsProfile => key_pair(settings),
             (Some(_), None) => chain(settings, aws.as_ref()),
             (None, Some(_)) => session(settings),
-            (None, None) => chain(settings, None),
+            (None, None) => match identity::only_session(settings)? {
+                Some(name) => Ok(Choice::Session { api_key: None, who: Found::only_session(&name) }),
+                None => chain(settings, None),
+            },
         },
     }
+}
+
+/// Whether naming a user leaves no doubt although there are keys: it was said for this command, and the keys were not,
+/// or they only came along with the local stack.
+fn decides(who: &Found, key: &Found) -> bool {
+    who.is_given() && !key.is_given() || key.source == Source::LocalStack
 }
 
 fn key_pair(settings: &Settings) -> Result<Choice, CliError> {
@@ -111,17 +134,23 @@ fn key_pair(settings: &Settings) -> Result<Choice, CliError> {
 }
 
 fn session(settings: &Settings) -> Result<Choice, CliError> {
-    match (settings.one_of(API_KEYS)?, settings.one_of(TOKENS)?) {
-        (Some(api_key), Some(token)) => Ok(Choice::Session { api_key, token }),
-        (None, Some(token)) => Err(CliError::failed(format!(
-            "{token} gives a user's token, which the project's anon or publishable key must sign; set \
+    let who = match identity::named(settings)? {
+        Some(who) => who,
+        None => identity::only_session(settings)?.map(|name| Found::only_session(&name)).ok_or_else(|| {
+            CliError::failed(
+                "no user session; sign in with `supafs login`, set SUPABASE_SESSION_TOKEN to the access_token of a \
+                 signed-in user, or give --session-token-file or --session-token-command",
+            )
+        })?,
+    };
+    let api_key = settings.one_of(API_KEYS)?;
+    if api_key.is_none() && who.setting != Setting::User {
+        return Err(CliError::failed(format!(
+            "{who} names a user, whose requests the project's anon or publishable key must sign; set \
              SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY, or give --anon-key-file"
-        ))),
-        (_, None) => Err(CliError::failed(
-            "no user session; set SUPABASE_SESSION_TOKEN to the access_token of a signed-in user, or give \
-             --session-token-file or --session-token-command",
-        )),
+        )));
     }
+    Ok(Choice::Session { api_key, who })
 }
 
 /// The AWS chain is asked where it is named, or where nothing of Supabase's is set.
@@ -140,63 +169,6 @@ fn chain(settings: &Settings, profile: Option<&Found>) -> Result<Choice, CliErro
     }
 }
 
-/// A user session's parts as they were read from where the choice says.
-#[derive(Debug)]
-pub struct SessionParts {
-    pub api_key: Secret,
-    pub token: Secret,
-    pub source: Box<dyn TokenSource>,
-    pub claims: Claims,
-}
-
-/// Reads the files and runs the command that the choice names.
-///
-/// # Errors
-/// A file or command that gives nothing, and keys in the wrong place.
-pub fn read(choice: &Choice) -> Result<Option<SessionParts>, CliError> {
-    let Choice::Session { api_key, token } = choice else { return Ok(None) };
-    let api_key_text = read_api_key(api_key)?;
-    if matches!(jwt::kind(api_key_text.expose()), KeyKind::Secret) {
-        return Err(CliError::failed(format!(
-            "{api_key} is a secret key (sb_secret_…), which the S3 protocol does not take; give the publishable \
-             key (sb_publishable_…) or the legacy anon key"
-        )));
-    }
-    let source = token_source(token)?;
-    let text = source.load().map_err(CliError::failed)?;
-    let claims = jwt::user_claims(text.expose())
-        .map_err(|why| CliError::failed(format!("the session token of {token}: {why}")))?;
-    Ok(Some(SessionParts { api_key: api_key_text, token: text, source, claims }))
-}
-
-fn read_api_key(found: &Found) -> Result<Secret, CliError> {
-    if found.setting != Setting::AnonKeyFile {
-        return Ok(Secret::new(found.value.expose().trim()));
-    }
-    let path = super::settings::expand(found.value.expose().trim());
-    let contents = private_file::read(&path)
-        .map_err(|error| CliError::failed(format!("{found}: cannot read {}: {error}", path.display())))?;
-    contents.must_be_private(&path, "a key").map_err(CliError::failed)?;
-    Ok(Secret::new(contents.text.expose().trim()))
-}
-
-fn token_source(found: &Found) -> Result<Box<dyn TokenSource>, CliError> {
-    let here = |error: std::io::Error| CliError::failed(format!("{found}: {error}"));
-    let text = found.value.expose().trim();
-    Ok(match found.setting {
-        Setting::SessionTokenFile => {
-            // The daemon runs in `/`.
-            let path = std::path::absolute(super::settings::expand(text)).map_err(here)?;
-            Box::new(TokenFile::new(path))
-        }
-        Setting::SessionTokenCommand => {
-            let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-            Box::new(TokenCommand::new(Secret::new(text), directory))
-        }
-        _ => Box::new(Fixed { token: Secret::new(text), origin: found.origin.clone() }),
-    })
-}
-
 /// The endpoint in force.
 ///
 /// # Errors
@@ -204,15 +176,19 @@ fn token_source(found: &Found) -> Result<Box<dyn TokenSource>, CliError> {
 pub fn endpoint(
     settings: &Settings,
     choice: Option<&Choice>,
-    claims: Option<&Claims>,
+    parts: Option<&SessionParts>,
 ) -> Result<Endpoint, CliError> {
-    if let Some(found) = settings.get(Setting::Endpoint) {
-        return Endpoint::parse(found.value.expose())
-            .map_err(|why| CliError::usage(format!("{found}: {why}")));
+    let home = parts.and_then(|parts| parts.home.as_ref());
+    if let Some(found) = place(settings, choice, home) {
+        let parsed = match found.setting {
+            Setting::Endpoint => Endpoint::parse(found.text()),
+            Setting::Url => Endpoint::of_api(found.text()),
+            _ => Endpoint::of_project(found.text()),
+        };
+        return parsed.map_err(|why| CliError::usage(format!("{found}: {why}")));
     }
-    if let Some(found) = settings.get(Setting::ProjectRef) {
-        return Endpoint::of_project(found.value.expose().trim())
-            .map_err(|why| CliError::usage(format!("{found}: {why}")));
+    if let Some(home) = home {
+        return Endpoint::of_api(&home.url).map_err(CliError::failed);
     }
     if let Some(Choice::Chain(chain)) = choice
         && let Some(url) = &chain.endpoint_url
@@ -220,14 +196,55 @@ pub fn endpoint(
         return Endpoint::parse(url)
             .map_err(|why| CliError::failed(format!("endpoint_url of {}: {why}", chain.origin())));
     }
-    let hint = claims
-        .and_then(|claims| claims.project_ref.as_ref())
+    let here = std::env::current_dir().ok();
+    if let Some((project_ref, file)) = here.and_then(|here| local_stack::linked_project(&here)) {
+        let endpoint = Endpoint::of_project(&project_ref).map_err(CliError::failed)?;
+        return Ok(Endpoint { linked: Some(file), ..endpoint });
+    }
+    let hint = parts
+        .and_then(|parts| parts.claims.project_ref.as_ref())
         .map(|project| format!(" (the token is of project {project})"))
         .unwrap_or_default();
     Err(CliError::failed(format!(
-        "no project; give --project-ref or SUPABASE_PROJECT_REF{hint}, or a URL with --endpoint or \
-         SUPABASE_S3_ENDPOINT"
+        "no project; give --project-ref or SUPABASE_PROJECT_REF{hint}, or a URL with --url or --endpoint, or run \
+         this in a folder that `supabase link` has linked"
     )))
+}
+
+/// The setting that says where the endpoint is. A URL goes before a project ref, which may only name the tenant; and a
+/// kept session knows its home better than a place that has less to say than the one that names the session.
+fn place(settings: &Settings, choice: Option<&Choice>, home: Option<&Home>) -> Option<Found> {
+    let reach = match (choice, home) {
+        (Some(Choice::Session { who, .. }), Some(_)) => who.rank,
+        _ => usize::MAX,
+    };
+    let of = |setting| settings.get(setting).filter(|found| found.rank <= reach);
+    let (endpoint, url, project) = (of(Setting::Endpoint), of(Setting::Url), of(Setting::ProjectRef));
+    let by_url = match (endpoint, url) {
+        (Some(endpoint), Some(url)) if url.rank < endpoint.rank => Some(url),
+        (endpoint, url) => endpoint.or(url),
+    };
+    match (by_url, project) {
+        (Some(url), Some(project)) if url.setting == Setting::Url && project.rank < url.rank => Some(project),
+        (url, project) => url.or(project),
+    }
+}
+
+/// The API URL of the project, without a slash at its end.
+///
+/// # Errors
+/// Where no project is known.
+pub fn api_url(settings: &Settings, choice: Option<&Choice>) -> Result<String, CliError> {
+    // Storage may have an endpoint of its own; Auth is at the API URL.
+    let place = place(settings, choice, None);
+    let url = settings.get(Setting::Url).filter(|url| place.is_none_or(|place| url.rank <= place.rank));
+    let endpoint = match url {
+        Some(found) => {
+            Endpoint::of_api(found.text()).map_err(|why| CliError::usage(format!("{found}: {why}")))?
+        }
+        None => endpoint(settings, choice, None)?,
+    };
+    Ok(endpoint.api_url())
 }
 
 /// The region in force.
@@ -261,16 +278,40 @@ pub fn credential(
             Ok(auth::access_keys(id.value.expose().trim(), &secret_text, &origin))
         }
         (Choice::Chain(chain), _) => chain.credential().map_err(CliError::failed),
-        (Choice::Session { .. }, Some(SessionParts { api_key, token, source, claims })) => {
-            let project_ref = project_ref(settings, &claims, &api_key, endpoint)?;
-            auth::Session { project_ref, api_key, source, token }.credential().map_err(CliError::failed)
+        (Choice::Session { who, .. }, Some(SessionParts { api_key, token, source, claims, home, .. })) => {
+            let project_ref = match home {
+                Some(home) if settings.get(Setting::ProjectRef).is_none_or(|given| given.rank > who.rank) => {
+                    home.project_ref
+                }
+                _ => project_ref(settings, &claims, &api_key, endpoint)?,
+            };
+            let session = auth::Session { project_ref, api_key, source, token };
+            session.credential().map_err(|why| CliError::failed(with_clock(why, &claims, endpoint)))
         }
         (Choice::Session { .. }, None) => Err(CliError::failed("the session token was not read")),
     }
 }
 
+/// A token that has expired by this machine's clock may be good by the server's.
+fn with_clock(why: String, claims: &Claims, endpoint: &Endpoint) -> String {
+    let now = SystemTime::now();
+    if claims.expires.is_none_or(|at| at > now) {
+        return why;
+    }
+    let date = block_on(reach::reach(&endpoint.url, CLOCK_PATIENCE)).ok().and_then(Result::ok);
+    match date.and_then(|reached| diagnosis::clock_is_off(now, reached.date?)) {
+        Some(off) => {
+            format!("{why}. But this machine's clock is {off}: set it first (sudo timedatectl set-ntp true)")
+        }
+        None => why,
+    }
+}
+
 /// The access key id of the session protocol: the first place that names the project.
-fn project_ref(
+///
+/// # Errors
+/// Where none does.
+pub fn project_ref(
     settings: &Settings,
     claims: &Claims,
     api_key: &Secret,

@@ -17,21 +17,28 @@ Examples:
 
   # As one signed-in user: what the policies on storage.objects allow
   export SUPABASE_PUBLISHABLE_KEY=…
-  supafs mount --project-ref abcdefghijklmnopqrst --session-token-file ~/.token photos ~/photos
+  supafs login --project-ref abcdefghijklmnopqrst --email alice@example.com
+  supafs mount --user alice@example.com photos ~/photos
+
+  # On the local stack: with its access keys, or as any user
+  supafs mount --local photos ~/photos
+  supafs mount --local --as-user UUID photos ~/photos
 
   supafs unmount ~/photos
   supafs doctor photos
 
 Settings come from, first match wins: flags, environment, --env-file, [profile.NAME] in
 ~/.config/supafs/config.toml. Profile keys are the long options with underscores, and access_key_id,
-secret_access_key, anon_key, publishable_key, session_token. Secrets are never flags.
+secret_access_key, anon_key, publishable_key, session_token, password, jwt_secret. Secrets are never flags.
 
 Credentials, by variable:
   SUPABASE_S3_ACCESS_KEY_ID, SUPABASE_S3_SECRET_ACCESS_KEY   access keys
-  SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEY              with one of the next two: one user
+  SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEY              with one of the next lines: one user
   SUPABASE_SESSION_TOKEN                                     the user's access_token (a JWT)
   SUPABASE_SESSION_TOKEN_FILE, SUPABASE_SESSION_TOKEN_COMMAND
-Only where none of these is set: the AWS environment and ~/.aws files.
+  SUPABASE_EMAIL, SUPABASE_PASSWORD                          sign in
+  SUPABASE_JWT_SECRET                                        with --as-user or --as-anon
+Only where none of these is set: the only session of `supafs login`, else the AWS environment and ~/.aws files.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 75 files are left in the spool (mount in the foreground, unmount).";
 
@@ -55,6 +62,12 @@ pub enum Command {
     /// Unmount, and wait until the mount point is free and the daemon has ended.
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
+    /// Sign in through Supabase Auth, and keep the session under a name for `mount --user`.
+    Login(LoginArgs),
+    /// Sign out: end a kept session on the server, and forget it.
+    Logout(LogoutArgs),
+    /// Tell as whom a command with the same options would work.
+    Whoami(WhoamiArgs),
     /// List the buckets that the credential can see.
     Buckets(BucketsArgs),
     /// See and decide about files that are not in the bucket: those that were refused, or that a crash left open.
@@ -75,9 +88,16 @@ pub struct AccessArgs {
     /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
     #[arg(long, value_name = "REF", help_heading = "Where")]
     pub project_ref: Option<String>,
+    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
+    #[arg(long, value_name = "URL", help_heading = "Where")]
+    pub url: Option<String>,
     /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
     #[arg(long, value_name = "URL", help_heading = "Where")]
     pub endpoint: Option<String>,
+    /// The stack of the Supabase CLI on this machine: what `supabase status -o env` prints, run here or piped in
+    /// with --env-file - [env: SUPAFS_LOCAL]
+    #[arg(long, help_heading = "Where")]
+    pub local: bool,
     /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
     #[arg(long, value_name = "REGION", help_heading = "Where")]
     pub region: Option<String>,
@@ -98,13 +118,33 @@ pub struct AccessArgs {
     /// [env: SUPABASE_SESSION_TOKEN_COMMAND]
     #[arg(long, value_name = "CMD", help_heading = "Credentials")]
     pub session_token_command: Option<String>,
+    /// A session of `supafs login`; without a name, the only one [env: SUPAFS_USER]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Credentials")]
+    pub user: Option<String>,
+    /// Sign in with this address; the password comes from SUPABASE_PASSWORD, standard input or the terminal
+    /// [env: SUPABASE_EMAIL]
+    #[arg(long, value_name = "EMAIL", help_heading = "Credentials")]
+    pub email: Option<String>,
+    /// Be the user with this id, with tokens minted from SUPABASE_JWT_SECRET [env: SUPAFS_AS_USER]
+    #[arg(long, value_name = "UUID", help_heading = "Credentials")]
+    pub as_user: Option<String>,
+    /// Be nobody: the anon role [env: SUPAFS_AS_ANON]
+    #[arg(long, help_heading = "Credentials")]
+    pub as_anon: bool,
+    /// With --as-user: the database role [env: SUPAFS_ROLE] [default: authenticated]
+    #[arg(long, value_name = "ROLE", help_heading = "Credentials")]
+    pub role: Option<String>,
+    /// With --as-user or --as-anon: more claims of the token, a JSON object or a file of one [env: SUPAFS_CLAIMS]
+    #[arg(long, value_name = "JSON|@FILE", help_heading = "Credentials")]
+    pub claims: Option<String>,
     /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
     #[arg(long, value_name = "NAME", help_heading = "Settings")]
     pub profile: Option<String>,
     /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment [env: SUPAFS_ENV_FILE]
+    /// File of NAME=value lines, read as if they were in the environment; - is standard input
+    /// [env: SUPAFS_ENV_FILE]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
     pub env_file: Option<PathBuf>,
     /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
@@ -118,13 +158,21 @@ impl AccessArgs {
     pub fn layer(&self) -> Layer {
         let mut layer = Layer::new(Source::Flag);
         layer.set(Setting::ProjectRef, self.project_ref.clone());
+        layer.set(Setting::Url, self.url.clone());
         layer.set(Setting::Endpoint, self.endpoint.clone());
         layer.set(Setting::Region, self.region.clone());
+        layer.set(Setting::Local, self.local.then_some("true"));
         layer.set(Setting::Auth, self.auth.clone());
         layer.set(Setting::AwsProfile, self.aws_profile.clone());
         layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
         layer.set(Setting::SessionTokenFile, self.session_token_file.clone());
         layer.set(Setting::SessionTokenCommand, self.session_token_command.clone());
+        layer.set(Setting::User, self.user.clone());
+        layer.set(Setting::Email, self.email.clone());
+        layer.set(Setting::AsUser, self.as_user.clone());
+        layer.set(Setting::AsAnon, self.as_anon.then_some("true"));
+        layer.set(Setting::Role, self.role.clone());
+        layer.set(Setting::Claims, self.claims.clone());
         layer.set(Setting::LogLevel, self.log_level.clone());
         layer
     }
@@ -386,6 +434,78 @@ pub struct DoctorArgs {
     /// A bucket to check as well
     #[arg(value_name = "BUCKET[/PREFIX]")]
     pub bucket: Option<String>,
+    /// Print JSON instead of lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+#[derive(Debug, Args, Default)]
+pub struct LoginArgs {
+    /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
+    #[arg(long, value_name = "REF")]
+    pub project_ref: Option<String>,
+    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The stack of the Supabase CLI on this machine [env: SUPAFS_LOCAL]
+    #[arg(long)]
+    pub local: bool,
+    /// Address to sign in with, else asked for; the password comes from SUPABASE_PASSWORD, standard input or the
+    /// terminal [env: SUPABASE_EMAIL]
+    #[arg(long, value_name = "EMAIL")]
+    pub email: Option<String>,
+    /// Name to keep the session under [default: the address]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub anon_key_file: Option<String>,
+    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// File of NAME=value lines, read as if they were in the environment; - is standard input
+    /// [env: SUPAFS_ENV_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
+}
+
+impl LoginArgs {
+    /// The layer of these flags.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        let mut layer = Layer::new(Source::Flag);
+        layer.set(Setting::ProjectRef, self.project_ref.clone());
+        layer.set(Setting::Url, self.url.clone());
+        layer.set(Setting::Local, self.local.then_some("true"));
+        layer.set(Setting::Email, self.email.clone());
+        layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
+        layer
+    }
+
+    /// The files that these flags name.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct LogoutArgs {
+    /// Name of the session; may be left out where there is only one
+    #[arg(value_name = "NAME", conflicts_with = "all")]
+    pub name: Option<String>,
+    /// Every kept session
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WhoamiArgs {
     /// Print JSON instead of lines
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,7 @@
 //! The S3 endpoint: from a project ref or a URL, normalised to end in one `/`.
 
+use std::path::PathBuf;
+
 /// Path of the S3 protocol behind Supabase's gateway.
 pub const S3_PATH: &str = "/storage/v1/s3/";
 
@@ -15,6 +17,8 @@ pub struct Endpoint {
     pub path: String,
     /// Whether the URL came without a path and got [`S3_PATH`].
     pub completed: bool,
+    /// The file of a project's folder that named the project.
+    pub linked: Option<PathBuf>,
 }
 
 impl Endpoint {
@@ -25,6 +29,33 @@ impl Endpoint {
     pub fn of_project(project_ref: &str) -> Result<Self, String> {
         check_project_ref(project_ref)?;
         Self::parse(&format!("https://{project_ref}.storage.supabase.co{S3_PATH}"))
+    }
+
+    /// The endpoint of a project by its API URL, as `supabase.createClient` takes it.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn of_api(url: &str) -> Result<Self, String> {
+        let api = Self::parse(url)?;
+        if let (Some(project_ref), true) = (api.project_ref(), api.completed) {
+            let domain = api.host.rsplit('.').next().unwrap_or("co");
+            return Self::parse(&format!("https://{project_ref}.storage.supabase.{domain}{S3_PATH}"));
+        }
+        if api.completed || api.path.ends_with(S3_PATH) {
+            return Ok(Self { completed: false, ..api });
+        }
+        Self::parse(&format!("{}{S3_PATH}", api.url.trim_end_matches('/')))
+    }
+
+    /// The API URL of the project, without a slash at its end: where Supabase Auth is, below `/auth/v1`.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("https", &self.url));
+        let authority = rest.split('/').next().unwrap_or_default();
+        // The host for large transfers serves nothing but Storage.
+        let authority = authority.replacen(".storage.supabase.", ".supabase.", 1);
+        let before = self.path.strip_suffix(S3_PATH).unwrap_or_default();
+        format!("{scheme}://{authority}{before}")
     }
 
     /// Checks and normalises a URL.
@@ -64,7 +95,7 @@ impl Endpoint {
         let completed = trimmed.is_empty();
         let path = if completed { S3_PATH.to_owned() } else { format!("{trimmed}/") };
         let scheme = if https { "https" } else { "http" };
-        Ok(Self { url: format!("{scheme}://{authority}{path}"), https, host, path, completed })
+        Ok(Self { url: format!("{scheme}://{authority}{path}"), https, host, path, completed, linked: None })
     }
 
     /// The project that the host names, for hosted projects.

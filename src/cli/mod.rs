@@ -9,10 +9,14 @@ mod endpoint;
 mod env_file;
 mod error;
 mod fuse_access;
+mod identity;
+mod local_stack;
+mod login;
 mod mount;
 mod mount_table;
 mod mountpoint;
 mod option_list;
+mod password;
 mod presence;
 mod profile;
 mod setting;
@@ -20,6 +24,7 @@ mod settings;
 mod spool;
 mod units;
 mod unmount;
+mod whoami;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -42,9 +47,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Err(error) = crate::sys::harden() {
+        eprintln!("supafs: cannot protect this process: {error}");
+        return ExitCode::FAILURE;
+    }
     let result = match cli.command {
         Command::Mount(args) => mount::run(&args),
         Command::Unmount(args) => unmount::run(&args),
+        Command::Login(args) => login::sign_in(&args),
+        Command::Logout(args) => login::sign_out(&args),
+        Command::Whoami(args) => whoami::run(&args),
         Command::Buckets(args) => buckets::run(&args),
         Command::Spool(command) => spool::run(&command),
         Command::Doctor(args) => return doctor::run(&args),

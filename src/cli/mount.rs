@@ -33,7 +33,6 @@ pub fn run(args: &MountArgs) -> Result<(), CliError> {
     let settings = Settings::load(vec![args.layer(), options.layer.clone()], &files(args, &options))?;
     let (root, mountpoint) = targets(args, &options)?;
     sys::share_allocator_arenas();
-    sys::harden().map_err(|error| CliError::failed(format!("cannot protect this process: {error}")))?;
     let level = log_level(&settings)?;
     let presentation = presentation(&settings)?;
     let tuning = tuning(&settings)?;
@@ -144,6 +143,13 @@ fn targets(args: &MountArgs, options: &OptionList) -> Result<(Root, PathBuf), Cl
         (false, [bucket, mountpoint]) => {
             let (bucket, prefix) = bucket_and_prefix(bucket)?;
             Ok((Root::Bucket { bucket, prefix }, PathBuf::from(mountpoint)))
+        }
+        (false, [_]) if args.access.user.as_deref().is_some_and(|user| !user.is_empty()) => {
+            Err(CliError::usage(format!(
+                "--user took {:?} for the name of a session, so that a bucket or a mount point is missing; write \
+                 --user=NAME, or --user alone behind the mount point",
+                args.access.user.as_deref().unwrap_or_default()
+            )))
         }
         (false, _) => Err(CliError::usage(
             "give a bucket and a mount point: supafs mount BUCKET[/PREFIX] MOUNTPOINT, or --all with a mount point",

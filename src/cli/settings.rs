@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::error::CliError;
 use super::setting::{SPELLINGS, Setting};
-use super::{env_file, profile};
+use super::{env_file, local_stack, profile, units};
 use crate::secret::Secret;
 
 /// Where the values of one layer come from. The order of the variants is the order of precedence.
@@ -18,12 +18,16 @@ pub enum Source {
     Flag,
     /// The list given with `-o`.
     OptionList,
+    /// The local stack, as `supabase status` describes it; it stands right below the place that asks for it.
+    LocalStack,
     Environment,
     EnvFile(PathBuf),
     Profile {
         name: String,
         file: PathBuf,
     },
+    /// The only session of `supafs login`.
+    Login,
 }
 
 /// Values of one source.
@@ -66,6 +70,33 @@ pub struct Found {
     pub rank: usize,
     /// E.g. `SUPABASE_S3_REGION in the environment`.
     pub origin: String,
+    pub source: Source,
+}
+
+impl Found {
+    /// The only session of `supafs login`: what remains where nothing is set.
+    #[must_use]
+    pub fn only_session(name: &str) -> Self {
+        Self {
+            setting: Setting::User,
+            value: Secret::new(name),
+            rank: usize::MAX,
+            origin: "`supafs login`".to_owned(),
+            source: Source::Login,
+        }
+    }
+
+    /// Whether it was given for this one command.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        matches!(self.source, Source::Flag | Source::OptionList)
+    }
+
+    /// Its text without blanks around it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.value.expose().trim()
+    }
 }
 
 /// Which files hold settings, as the command line says.
@@ -97,9 +128,10 @@ impl Settings {
         layers.push(Layer::of_variables(Source::Environment, |name| std::env::var(name).ok()));
         let mut named = files.profile.clone().or_else(|| non_empty("SUPAFS_PROFILE"));
         let mut config = files.config.clone().or_else(|| non_empty("SUPAFS_CONFIG").map(PathBuf::from));
+        let mut variables = None;
         if let Some(path) = files.env_file.clone().or_else(|| non_empty("SUPAFS_ENV_FILE").map(PathBuf::from))
         {
-            let env = env_file::read(&path)?;
+            let env = variables.insert(env_file::read(&path)?);
             named = named.or_else(|| env.get("SUPAFS_PROFILE").map(|name| name.expose().to_owned()));
             config = config.or_else(|| env.get("SUPAFS_CONFIG").map(|file| PathBuf::from(file.expose())));
             layers.push(Layer::of_variables(Source::EnvFile(path), |name| {
@@ -107,7 +139,21 @@ impl Settings {
             }));
         }
         layers.extend(profile::read(config.as_deref(), named.as_deref())?);
-        Ok(Self::new(layers))
+        let mut settings = Self::new(layers);
+        if let Some(asked) = settings.get(Setting::Local)
+            && settings.parsed(Setting::Local, false, units::boolean)?
+        {
+            settings.layers.insert(asked.rank + 1, local_stack::layer(variables.as_ref())?);
+        }
+        Ok(settings)
+    }
+
+    /// The switch, which is off where it is not set.
+    ///
+    /// # Errors
+    /// A value that is neither yes nor no.
+    pub fn is_on(&self, setting: Setting) -> Result<bool, CliError> {
+        self.parsed(setting, false, units::boolean)
     }
 
     /// The value in force.
@@ -115,7 +161,8 @@ impl Settings {
     pub fn get(&self, setting: Setting) -> Option<Found> {
         self.layers.iter().enumerate().find_map(|(rank, layer)| {
             let value = layer.values.get(&setting)?.clone();
-            Some(Found { setting, value, rank, origin: origin(&layer.source, setting) })
+            let (origin, source) = (origin(&layer.source, setting), layer.source.clone());
+            Some(Found { setting, value, rank, origin, source })
         })
     }
 
@@ -180,6 +227,8 @@ fn origin(source: &Source, setting: Setting) -> String {
     match source {
         Source::Flag => format!("--{}", spelling.key.replace('_', "-")),
         Source::OptionList => format!("-o {}", spelling.key),
+        Source::LocalStack => format!("{} of the local stack", spelling.key),
+        Source::Login => "`supafs login`".to_owned(),
         Source::Environment => format!("{} in the environment", spelling.variable),
         Source::EnvFile(path) => format!("{} in {}", spelling.variable, path.display()),
         Source::Profile { name, file } => {

@@ -6,26 +6,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{MountConfig, Root, Writing};
 use crate::fs::Fs;
 use crate::fuse::{self, MountRequest, Mounted};
-use crate::identity::{Authority, Identity};
+use crate::identity::{Authority, Identity, Refused};
 use crate::meta::Known;
 use crate::state_dir;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, reach};
 use crate::writeback::{Draft, Owner, Recovered, Spool, SpoolOptions};
 
 /// More threads gain nothing: they only sign requests, copy bodies and fill replies.
 const MAX_WORKERS: usize = 4;
+
+/// How long the server may take to tell its time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long files that are open at an unmount keep being served.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,9 +62,10 @@ pub fn run(
         S3Service::new(&config.service, provider, Arc::clone(&authority), tuning, Arc::clone(&stats))
             .map_err(DaemonError)?;
     let store = service.root(&config.root);
-    runtime
-        .block_on(store.probe())
-        .map_err(|error| DaemonError(unreachable_message(&error, &config, &*authority)))?;
+    runtime.block_on(store.probe()).map_err(|error| {
+        let date = runtime.block_on(server_date(&error, &config.service.endpoint));
+        DaemonError(unreachable_message(&error, &config, &*authority, date))
+    })?;
 
     let (invalidations, forgotten) = mpsc::unbounded_channel();
     let identity = authority.identity();
@@ -105,7 +109,7 @@ pub fn run(
     ready();
 
     let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
-    runtime.block_on(serve(signals, mounted, &report));
+    runtime.block_on(serve(signals, mounted, &report, &*authority));
     let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout, progress));
     fs.end();
     report.write();
@@ -223,11 +227,13 @@ impl Signals {
 }
 
 /// Waits for the end of the mount, and brings it about when told to.
-async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) {
+async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status, authority: &dyn Authority) {
     let Mounted { unmount, mut end } = mounted;
+    let mut estranged = authority.estranged();
     loop {
         tokio::select! {
             _ = &mut end => return,
+            suspended = next(&mut estranged) => status.fs.suspend(suspended),
             _ = signals.dump.recv() => status.write(),
             _ = signals.spool.recv() => status.fs.rescan(),
             _ = signals.terminate.recv() => break,
@@ -246,6 +252,16 @@ async fn serve(mut signals: Signals, mounted: Mounted, status: &status::Status) 
     }
 }
 
+/// Waits for news of whether the credential's source speaks for somebody else.
+async fn next(estranged: &mut Option<watch::Receiver<bool>>) -> bool {
+    if let Some(news) = estranged
+        && news.changed().await.is_ok()
+    {
+        return *news.borrow_and_update();
+    }
+    std::future::pending().await
+}
+
 /// What /proc/mounts and df show as the source.
 fn source(root: &Root) -> String {
     match root {
@@ -255,7 +271,21 @@ fn source(root: &Root) -> String {
     }
 }
 
-fn unreachable_message(error: &StoreError, config: &MountConfig, authority: &dyn Authority) -> String {
+/// The server's clock, where a refused credential is to be explained.
+async fn server_date(error: &StoreError, endpoint: &str) -> Option<SystemTime> {
+    if !matches!(error.kind, StoreErrorKind::BadCredential | StoreErrorKind::Expired | StoreErrorKind::Denied)
+    {
+        return None;
+    }
+    reach::reach(endpoint, CLOCK_PATIENCE).await.ok()?.date
+}
+
+fn unreachable_message(
+    error: &StoreError,
+    config: &MountConfig,
+    authority: &dyn Authority,
+    date: Option<SystemTime>,
+) -> String {
     let identity = authority.identity();
     let endpoint = &config.service.endpoint;
     match error.kind {
@@ -269,8 +299,10 @@ fn unreachable_message(error: &StoreError, config: &MountConfig, authority: &dyn
             )
         }
         StoreErrorKind::BadCredential | StoreErrorKind::Expired | StoreErrorKind::Denied => {
+            let refusal = Refused { code: &error.code, message: &error.message, date };
             format!(
-                "{endpoint} refuses the credential ({identity}): {error}\n`supafs doctor` tells what is wrong"
+                "{endpoint} refuses the credential ({identity}): {error}\n{}; `supafs doctor` looks closer",
+                authority.explain(&refusal)
             )
         }
         StoreErrorKind::Unavailable | StoreErrorKind::TimedOut => {

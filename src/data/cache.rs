@@ -53,6 +53,13 @@ impl BlockCache {
         }
     }
 
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        let mut blocks = self.blocks.lock();
+        blocks.lru.clear();
+        blocks.bytes = 0;
+    }
+
     /// Bytes held, overhead included.
     #[must_use]
     pub fn bytes(&self) -> u64 {

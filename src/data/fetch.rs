@@ -143,6 +143,11 @@ impl Fetcher {
         }
     }
 
+    /// Forgets every block that is in memory.
+    pub fn purge(&self) {
+        self.shared.cache.clear();
+    }
+
     /// A block that is in memory.
     #[must_use]
     pub fn cached(&self, object: &ObjectId, block: u32) -> Option<Bytes> {

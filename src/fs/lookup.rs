@@ -46,6 +46,9 @@ impl Fs {
     /// # Errors
     /// `NotFound` or `Stale` where the name leads elsewhere by now.
     pub async fn getattr(&self, ino: u64) -> Result<(Attributes, Duration), FsError> {
+        if ino != ROOT {
+            self.admit()?;
+        }
         let (parent, name) = {
             let inodes = self.inodes.lock();
             let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;

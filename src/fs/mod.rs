@@ -17,6 +17,7 @@ mod rename;
 mod rename_folder;
 mod save;
 mod setattr;
+mod suspend;
 mod users;
 mod write;
 mod xattr;
@@ -62,6 +63,8 @@ pub enum Invalidation {
     Name { parent: u64, name: Box<[u8]> },
     /// Size or times of an inode are not what they were.
     Attributes { ino: u64 },
+    /// Nothing of an inode may be shown again.
+    Contents { ino: u64 },
     /// Tells that the kernel has forgotten what was sent before.
     Done(oneshot::Sender<()>),
 }
@@ -83,6 +86,8 @@ pub struct Fs {
     may_be_refused: bool,
     /// Unmounted: what is open now is not waited for.
     ends: std::sync::atomic::AtomicBool,
+    /// The user is another one than this mount is for.
+    suspended: std::sync::atomic::AtomicBool,
     me: Weak<Self>,
     fetcher: Fetcher,
     inodes: Mutex<InodeTable>,
@@ -124,6 +129,7 @@ impl Fs {
         let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             ends: std::sync::atomic::AtomicBool::new(false),
+            suspended: std::sync::atomic::AtomicBool::new(false),
             me: Weak::clone(me),
             stats: Arc::clone(stats),
             writer,
@@ -158,6 +164,7 @@ impl Fs {
 
     /// The prefix of a directory's keys.
     fn prefix(&self, ino: u64) -> Result<String, FsError> {
+        self.admit()?;
         let inodes = self.inodes.lock();
         match inodes.get(ino) {
             Some(inode) if inode.is_directory() => {}

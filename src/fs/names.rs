@@ -361,6 +361,7 @@ impl Fs {
     /// `Invalid` for anything else, or why it cannot be read.
     pub async fn readlink(&self, ino: u64) -> Result<Vec<u8>, FsError> {
         const LONGEST: u64 = 4096;
+        self.admit()?;
         let object = {
             let inodes = self.inodes.lock();
             let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;

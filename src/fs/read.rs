@@ -43,6 +43,7 @@ impl Fs {
     /// # Errors
     /// `IsDirectory`, `ReadOnly`, or `Stale`, after which the kernel looks the name up again by itself.
     pub async fn open(&self, ino: u64, for_writing: bool) -> Result<Opened, FsError> {
+        self.admit()?;
         if for_writing {
             self.writer()?;
         }
@@ -84,6 +85,7 @@ impl Fs {
     /// # Errors
     /// `Stale` when the object was replaced under its reader.
     pub async fn read(&self, handle: u64, offset: u64, len: u32) -> Result<Bytes, FsError> {
+        self.admit()?;
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         let draft = self.inodes.lock().get(file.ino).and_then(|inode| inode.draft().cloned());
         if let Some(draft) = draft {

@@ -28,6 +28,7 @@ impl Fs {
     /// # Errors
     /// `ReadOnly`, `NoSpace`, or why a cut file is not in the bucket.
     pub async fn setattr(&self, ino: u64, changes: Changes) -> Result<(Attributes, Duration), FsError> {
+        self.admit()?;
         self.writer()?;
         let is_directory = self.inodes.lock().get(ino).ok_or(ErrorKind::Stale)?.is_directory();
         if is_directory {

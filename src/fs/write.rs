@@ -219,6 +219,7 @@ impl Fs {
         appends: bool,
     ) -> Result<u32, FsError> {
         const LARGEST: u64 = 5 << 40;
+        self.admit()?;
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         if !file.is_writable {
             return Err(ErrorKind::BadHandle.into());

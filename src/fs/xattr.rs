@@ -167,6 +167,7 @@ impl Fs {
     }
 
     fn target(&self, ino: u64) -> Result<Target, FsError> {
+        self.admit()?;
         let inodes = self.inodes.lock();
         let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
         let version = inode.file().map(|file| file.version.clone());

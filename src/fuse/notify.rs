@@ -21,6 +21,7 @@ pub(super) fn spawn(notifier: Notifier, mut invalidations: UnboundedReceiver<Inv
                 }
                 // A negative offset: attributes only, the pages are replaced by the next open.
                 Invalidation::Attributes { ino } => notifier.inval_inode(INodeNo(ino), -1, 0),
+                Invalidation::Contents { ino } => notifier.inval_inode(INodeNo(ino), 0, 0),
                 Invalidation::Done(done) => {
                     // Who asked may have stopped waiting.
                     let _unheard = done.send(());

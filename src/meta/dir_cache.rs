@@ -195,6 +195,13 @@ impl DirCache {
         self.0.reweigh(&mut dirs, before, after);
     }
 
+    /// Forgets what the server said of every directory. Changes made here are kept: the server may not know of them.
+    pub fn purge(&self) {
+        let mut dirs = self.0.dirs.lock();
+        dirs.lru.clear();
+        dirs.weight = 0;
+    }
+
     /// A name stands for something else now, by a change made here. `pinned`: until the next change; the bucket does
     /// not show it yet.
     pub fn changed(&self, prefix: &str, name: &[u8], entry: Option<Entry>, pinned: bool) {

@@ -1,8 +1,6 @@
 //! The S3 client: one HTTP connection pool, one bound on requests in flight, one credential.
 
-use std::env;
 use std::fmt;
-use std::fs;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +27,7 @@ use super::retry::{Call, Failure};
 use super::{BucketEntry, ByteStream, GetBody, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
 use crate::config::{Root, Service, Tuning};
 use crate::etag::ETag;
+use crate::http;
 use crate::identity::Authority;
 use crate::stats::{Operation, Stats};
 
@@ -92,7 +91,7 @@ impl S3Service {
                 HttpClientBuilder::new()
                     .pool_idle_timeout(POOL_IDLE)
                     .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-                    .tls_context(tls_context()?)
+                    .tls_context(http::tls_context()?)
                     .build_https(),
             )
             .build();
@@ -132,22 +131,6 @@ impl S3Service {
     pub(super) fn bucket(&self, bucket: &str, prefix: &str) -> Bucket {
         Bucket::new(Arc::clone(&self.connection), bucket, prefix)
     }
-}
-
-/// The system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by their loader), and those of
-/// `AWS_CA_BUNDLE`.
-pub(super) fn tls_context() -> Result<tls::TlsContext, String> {
-    let mut trust = tls::TrustStore::default();
-    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
-        let pem = fs::read(&path).map_err(|error| {
-            format!("cannot read the certificates that AWS_CA_BUNDLE names, {}: {error}", path.display())
-        })?;
-        trust = trust.with_pem_certificate(pem);
-    }
-    tls::TlsContext::builder()
-        .with_trust_store(trust)
-        .build()
-        .map_err(|error| format!("cannot set up TLS: {error}"))
 }
 
 /// The bound on requests in flight.

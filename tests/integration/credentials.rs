@@ -318,33 +318,6 @@ fn a_token_command_is_run_again_before_its_token_expires() {
 }
 
 #[test]
-fn a_token_of_another_user_never_comes_into_force() {
-    let backend = Backend::start();
-    let (bucket, users) = backend.users();
-    let facts = backend.facts();
-    bucket.put(&format!("{}/file", users.alice), "a");
-    bucket.put(&format!("{}/file", users.bob), "b");
-    let place = Place::new();
-    place.file("token", &backend.token(&users.alice, 3600), 0o600);
-    let mount = MountOptions::new(&backend, &bucket.name)
-        .login(Login::Custom)
-        .place(place)
-        .args("--session-token-file token --metadata-ttl 0s --negative-ttl 0s")
-        .env("SUPABASE_S3_ENDPOINT", &facts.endpoint)
-        .env("SUPABASE_PROJECT_REF", &facts.project_ref)
-        .env("SUPABASE_ANON_KEY", &facts.anon_key)
-        .start();
-    assert!(mount.at(&users.alice).is_dir());
-    mount.place().file("token", &backend.token(&users.bob, 3600), 0o600);
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        assert!(!mount.at(&users.bob).exists(), "bob's folder under alice's mount");
-        assert!(mount.at(&users.alice).is_dir());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-#[test]
 fn doctor_finds_nothing_wrong_where_nothing_is() {
     let backend = Backend::start();
     let (bucket, users) = backend.users();

@@ -21,7 +21,7 @@ const PLACES: [(&[&str], &[&str]); 3] = [
             "aws_smithy_runtime_api",
             "aws_smithy_types",
         ],
-        &["store", "auth"],
+        &["store", "auth", "http"],
     ),
     (&["clap"], &["cli"]),
 ];

@@ -43,6 +43,10 @@ impl TokenSource for Scripted {
     fn remedy(&self) -> String {
         "write a better script".to_owned()
     }
+
+    fn renewal(&self) -> String {
+        "by the script".to_owned()
+    }
 }
 
 fn token(sub: &str, from: u64, lifetime: u64) -> String {
@@ -111,7 +115,7 @@ async fn a_source_that_fails_is_asked_at_intervals_and_then_fails_fast() {
     token_in_force(&session).await.expect("valid");
     sleep(Duration::from_secs(3595)).await;
     token_in_force(&session).await.expect("still valid");
-    assert!((2..=4).contains(&loads(&script)), "{}", loads(&script));
+    assert!((5..=8).contains(&loads(&script)), "{}", loads(&script));
     sleep(Duration::from_secs(10)).await;
     let before = loads(&script);
     for _ in 0..100 {
@@ -135,15 +139,64 @@ async fn a_source_that_recovers_is_heard() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_of_another_user_never_comes_into_force() {
-    let (session, _script) = start(3600, [Ok(token("bob", 3500, 3600))]);
+    let (session, script) = start(3600, [Ok(token("bob", 100, 3600)), Ok(token("alice", 200, 3600))]);
     token_in_force(&session).await.expect("valid");
-    sleep(Duration::from_secs(3590)).await;
-    assert_eq!(token_in_force(&session).await, Ok(token("alice", 0, 3600)), "the old one serves its time");
-    sleep(Duration::from_mins(1)).await;
-    let why = token_in_force(&session).await.expect_err("expired");
-    assert!(why.contains("bob") && why.contains("alice"), "{why}");
+    let mut estranged = session.estranged().expect("news");
+    sleep(Duration::from_secs(100)).await;
+    script.changed.store(true, Ordering::SeqCst);
+    estranged.changed().await.expect("news");
+    assert!(*estranged.borrow_and_update(), "somebody else is there");
+    let why = token_in_force(&session).await.expect_err("not even the old token serves its time");
+    assert!(why.contains("bob") && why.contains("alice") && why.contains("unmount"), "{why}");
+    assert!(matches!(session.renew(false).await, Renewal::Expired(why) if why.contains("bob")));
     let Identity::User { sub, .. } = session.identity() else { panic!("a user") };
     assert_eq!(sub.as_deref(), Some("alice"));
+    script.changed.store(true, Ordering::SeqCst);
+    estranged.changed().await.expect("news");
+    assert!(!*estranged.borrow_and_update(), "alice is back");
+    assert_eq!(token_in_force(&session).await, Ok(token("alice", 200, 3600)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_token_again_ends_an_estrangement() {
+    let (session, script) = start(3600, [Ok(token("bob", 100, 3600)), Ok(token("alice", 0, 3600))]);
+    token_in_force(&session).await.expect("valid");
+    let mut estranged = session.estranged().expect("news");
+    for expected in [true, false] {
+        script.changed.store(true, Ordering::SeqCst);
+        estranged.changed().await.expect("news");
+        assert_eq!(*estranged.borrow_and_update(), expected);
+    }
+    assert_eq!(token_in_force(&session).await, Ok(token("alice", 0, 3600)));
+}
+
+#[tokio::test]
+async fn an_expired_token_fails_at_once_while_its_source_hangs() {
+    let script = Arc::new(Script::default());
+    let late = Arc::new(AtomicBool::new(false));
+    let session = Session {
+        project_ref: "abc".to_owned(),
+        api_key: Secret::new("key"),
+        source: Box::new(Scripted(Arc::clone(&script))),
+        token: Secret::new(token("alice", 0, 3600)),
+    };
+    let switch = Arc::clone(&late);
+    let clock = move || {
+        let passed = if switch.load(Ordering::SeqCst) { 7000 } else { 0 };
+        UNIX_EPOCH + Duration::from_secs(BEGAN + passed)
+    };
+    let session = SessionCredentials::start(session, clock).expect("a session");
+    // As after a night's sleep: the first request asks the source, which gives nothing.
+    late.store(true, Ordering::SeqCst);
+    token_in_force(&session).await.expect_err("expired");
+    // Now the source is being asked without end; nobody waits for that.
+    let _asking = session.0.renewing.lock().await;
+    for _ in 0..10 {
+        let why = token_in_force(&session).await.expect_err("expired");
+        assert!(why.contains("nothing to give"), "{why}");
+        assert!(matches!(session.renew(true).await, Renewal::Expired(_)));
+    }
+    assert_eq!(loads(&script), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +262,7 @@ async fn a_token_without_exp_is_never_renewed() {
     };
     let session = SessionCredentials::start(session, SystemTime::now).expect("a session");
     token_in_force(&session).await.expect("valid");
-    sleep(Duration::from_hours(1000)).await;
+    sleep(Duration::from_hours(10)).await;
     token_in_force(&session).await.expect("valid");
     assert_eq!(loads(&script), 0);
 }

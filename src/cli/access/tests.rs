@@ -119,3 +119,43 @@ fn keys_resolve_with_the_default_region() {
     assert_eq!(access.credential.authority.identity(), Identity::Keys { access_key_id: "id".to_owned() });
     assert!(!format!("{access:?}").contains("hunter2"));
 }
+
+#[test]
+fn a_user_named_for_this_command_beats_keys_that_lie_around() {
+    let token = alice();
+    let flag = |values: &[(Setting, &str)]| {
+        let mut layer = Layer::new(Source::Flag);
+        for (setting, value) in values {
+            layer.set(*setting, Some(*value));
+        }
+        layer
+    };
+    let around = |source: Source| {
+        let mut layer = Layer::new(source);
+        for (setting, value) in [PAIR.as_slice(), &[(Setting::AnonKey, "k")]].concat() {
+            layer.set(setting, Some(value));
+        }
+        layer
+    };
+    let who = [(Setting::SessionToken, token.as_str())];
+    for source in [Source::Environment, Source::LocalStack] {
+        let chosen = choose(&Settings::new(vec![flag(&who), around(source)])).expect("a choice");
+        assert!(matches!(chosen, Choice::Session { .. }), "{chosen:?}");
+    }
+    let both = [who.as_slice(), &PAIR].concat();
+    choose(&Settings::new(vec![flag(&both), around(Source::Environment)])).expect_err("said in one breath");
+    let keys_only = choose(&Settings::new(vec![flag(&[]), around(Source::LocalStack)])).expect("keys");
+    assert!(matches!(keys_only, Choice::Keys { .. }));
+}
+
+#[test]
+fn a_url_and_a_project_go_together() {
+    let url = |text| (Setting::Url, text);
+    let place =
+        |values: &[(Setting, &str)]| endpoint(&settings(values), None, None).expect("an endpoint").url;
+    assert_eq!(place(&[url("https://abc.supabase.co")]), "https://abc.storage.supabase.co/storage/v1/s3/");
+    let both = [url("https://supabase.example.com"), (Setting::ProjectRef, "tenant")];
+    assert_eq!(place(&both), "https://supabase.example.com/storage/v1/s3/");
+    let auth = api_url(&settings(&[both[0], (Setting::Endpoint, "http://storage:5000/s3")]), None);
+    assert_eq!(auth.expect("a URL"), "https://supabase.example.com");
+}

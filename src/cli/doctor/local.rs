@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use super::Check;
 use crate::auth::Credential;
 use crate::auth::jwt::{self, Claims, KeyKind};
-use crate::cli::access::{Choice, SessionParts};
+use crate::cli::access::Choice;
 use crate::cli::endpoint::{Endpoint, S3_PATH};
 use crate::cli::fuse_access;
+use crate::cli::identity::SessionParts;
 use crate::cli::setting::Setting;
 use crate::cli::settings::{Found, Settings};
 
@@ -40,8 +41,8 @@ pub fn others(settings: &Settings) -> Option<Check> {
 pub fn keys(choice: &Choice, parts: Option<&SessionParts>) -> Vec<Check> {
     match (choice, parts) {
         (Choice::Keys { id, secret }, _) => [id, secret].into_iter().filter_map(access_key).collect(),
-        (Choice::Session { api_key, .. }, Some(SessionParts { api_key: text, claims, .. })) => {
-            vec![self::api_key(api_key, text.expose(), claims)]
+        (Choice::Session { .. }, Some(SessionParts { api_key, api_key_origin, claims, .. })) => {
+            vec![self::api_key(api_key_origin, api_key.expose(), claims)]
         }
         _ => Vec::new(),
     }
@@ -57,7 +58,7 @@ fn access_key(found: &Found) -> Option<Check> {
     Some(Check::fail("keys", format!("{found} is {what}, not part of an S3 access key"), ACCESS_KEYS))
 }
 
-fn api_key(found: &Found, text: &str, token: &Claims) -> Check {
+fn api_key(found: &str, text: &str, token: &Claims) -> Check {
     const GIVE: &str = "give the publishable key (sb_publishable_…) or the legacy anon key";
     match jwt::kind(text) {
         KeyKind::Publishable => Check::ok("keys", format!("{found} is a publishable key")),

@@ -15,7 +15,7 @@ use super::args::DoctorArgs;
 use super::endpoint::Endpoint;
 use super::error::CliError;
 use super::settings::Settings;
-use super::{block_on, mount};
+use super::{block_on, identity, mount};
 use crate::logging;
 
 /// How a check ended.
@@ -91,12 +91,14 @@ fn examine(args: &DoctorArgs) -> Result<Vec<Check>, CliError> {
     };
     checks.extend(local::others(&settings));
     let choice = recorded(&mut checks, "credential", access::choose(&settings));
-    let parts = choice.as_ref().and_then(|choice| recorded(&mut checks, "credential", access::read(choice)));
+    let parts = choice
+        .as_ref()
+        .and_then(|choice| recorded(&mut checks, "credential", identity::read(&settings, choice)));
     if let (Some(choice), Some(parts)) = (&choice, &parts) {
         checks.extend(local::keys(choice, parts.as_ref()));
     }
-    let claims = parts.as_ref().and_then(Option::as_ref).map(|parts| &parts.claims);
-    let endpoint = recorded(&mut checks, "endpoint", access::endpoint(&settings, choice.as_ref(), claims));
+    let session = parts.as_ref().and_then(Option::as_ref);
+    let endpoint = recorded(&mut checks, "endpoint", access::endpoint(&settings, choice.as_ref(), session));
     if let Some(endpoint) = &endpoint {
         checks.push(local::endpoint(endpoint));
     }

@@ -7,6 +7,7 @@ use super::Check;
 use crate::auth::Credential;
 use crate::auth::jwt::Claims;
 use crate::config::{Root, Service, Tuning};
+use crate::identity::Refused;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
 use crate::store::{ListRequest, ListedObject, ObjectStore, StoreError, StoreErrorKind, reach};
@@ -26,8 +27,11 @@ pub async fn checks(
     bucket: Option<(String, String)>,
 ) -> Vec<Check> {
     let mut checks = Vec::new();
-    match reach::reach(&service.endpoint, PATIENCE).await {
-        Ok(reached) => checks.extend(answered(&reached)),
+    let date = match reach::reach(&service.endpoint, PATIENCE).await {
+        Ok(reached) => {
+            checks.extend(answered(&reached));
+            reached.date
+        }
         Err(why) => {
             checks.push(Check::fail(
                 "reachable",
@@ -36,7 +40,7 @@ pub async fn checks(
             ));
             return checks;
         }
-    }
+    };
     let Some(credential) = credential else { return checks };
     tuning.op_timeout = tuning.op_timeout.min(PATIENCE);
     let authority = Arc::clone(&credential.authority);
@@ -48,7 +52,7 @@ pub async fn checks(
             return checks;
         }
     };
-    let accepted = accepted(&s3, &credential).await;
+    let accepted = accepted(&s3, &credential, date).await;
     let refused = accepted.status == super::Status::Fail;
     checks.push(accepted);
     if let (false, Some((bucket, prefix))) = (refused, bucket) {
@@ -95,13 +99,18 @@ fn answered(reached: &reach::Reached) -> Vec<Check> {
 }
 
 /// Listing the buckets needs no right: a user without policies gets an empty list.
-async fn accepted(s3: &S3Service, credential: &Credential) -> Check {
+async fn accepted(s3: &S3Service, credential: &Credential, date: Option<SystemTime>) -> Check {
     match s3.buckets().await {
         Ok(buckets) if buckets.is_empty() && credential.claims.is_some() => Check::ok(
             "accepted",
             "the server accepts the token; it lists no bucket to this user, so name buckets when mounting",
         ),
         Ok(buckets) => Check::ok("accepted", format!("the server lists {} bucket(s)", buckets.len())),
+        Err(error) if matches!(error.kind, StoreErrorKind::BadCredential | StoreErrorKind::Expired) => {
+            let refusal = Refused { code: &error.code, message: &error.message, date };
+            let check = failed("accepted", &error, credential.claims.as_ref());
+            Check { fix: Some(credential.authority.explain(&refusal)), ..check }
+        }
         Err(error) => failed("accepted", &error, credential.claims.as_ref()),
     }
 }

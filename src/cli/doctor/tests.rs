@@ -14,7 +14,7 @@ fn check_keys(values: &[(Setting, &str)]) -> Vec<Check> {
     }
     let settings = Settings::new(vec![layer]);
     let choice = access::choose(&settings).expect("a choice");
-    let parts = access::read(&choice).expect("parts");
+    let parts = identity::read(&settings, &choice).expect("parts");
     local::keys(&choice, parts.as_ref())
 }
 

@@ -58,3 +58,29 @@ fn what_is_no_endpoint_is_refused() {
     let why = Endpoint::parse("https://me:hunter2@a/s3").expect_err("refused");
     assert!(!why.contains("hunter2"), "{why}");
 }
+
+#[test]
+fn an_api_url_leads_to_the_endpoint_and_back() {
+    let cases = [
+        (
+            "https://abc.supabase.co",
+            "https://abc.storage.supabase.co/storage/v1/s3/",
+            "https://abc.supabase.co",
+        ),
+        (
+            "https://abc.supabase.co/",
+            "https://abc.storage.supabase.co/storage/v1/s3/",
+            "https://abc.supabase.co",
+        ),
+        ("http://127.0.0.1:54321", "http://127.0.0.1:54321/storage/v1/s3/", "http://127.0.0.1:54321"),
+        ("https://example.com/api", "https://example.com/api/storage/v1/s3/", "https://example.com/api"),
+        ("https://example.com/storage/v1/s3", "https://example.com/storage/v1/s3/", "https://example.com"),
+    ];
+    for (api, endpoint, back) in cases {
+        let found = Endpoint::of_api(api).expect("an endpoint");
+        assert_eq!((found.url.as_str(), found.api_url().as_str()), (endpoint, back), "{api}");
+        assert!(!found.completed);
+    }
+    let bare = Endpoint::parse("http://127.0.0.1:5000/s3").expect("an endpoint");
+    assert_eq!(bare.api_url(), "http://127.0.0.1:5000");
+}

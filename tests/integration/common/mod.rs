@@ -13,7 +13,7 @@ mod tools;
 
 pub use backend::{Backend, Bucket, Put, Users};
 pub use counts::Counts;
-pub use mount::{Login, Mount, MountOptions, Place, outcome};
+pub use mount::{Login, Mount, MountOptions, Outcome, Place, outcome};
 pub use ops::{Ops, ops, spent};
 pub use tools::{Random, body, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
 

@@ -1,0 +1,138 @@
+//! One plain HTTP request, over the TLS stack and the certificates that the S3 client uses: for what is no S3.
+//!
+//! Redirects are not followed: no service that is asked here sends any, and a token must not go to another host.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_smithy_http_client::{Connector, tls};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::{AggregatedBytes, ByteStream};
+use aws_smithy_types::date_time::Format;
+
+use crate::secret::Secret;
+
+/// What one request gets.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// The server's clock when it answered, in whole seconds.
+    pub date: Option<SystemTime>,
+    /// How long the server wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Until the head of the answer was here.
+    pub round_trip: Duration,
+    /// It may hold tokens.
+    pub body: Secret,
+}
+
+/// A request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub method: &'static str,
+    pub url: &'a str,
+    pub headers: &'a [(&'static str, &'a Secret)],
+    /// JSON.
+    pub body: Option<&'a Secret>,
+}
+
+/// Sends a request and waits for each part of the answer for `patience` at most.
+///
+/// # Errors
+/// Why there was no answer: name resolution, connection, TLS, time-out.
+pub async fn send(request: Request<'_>, patience: Duration) -> Result<Answer, String> {
+    let settings = HttpConnectorSettings::builder().connect_timeout(patience).read_timeout(patience).build();
+    let connector = Connector::builder()
+        .connector_settings(settings)
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .tls_context(tls_context()?)
+        .build();
+    let request = build(request)?;
+    let began = Instant::now();
+    let answer = tokio::time::timeout(patience, connector.call(request))
+        .await
+        .map_err(|_| format!("no answer within {} s", patience.as_secs()))?
+        .map_err(|error| causes(&error))?;
+    let round_trip = began.elapsed();
+    let status = answer.status().as_u16();
+    let date = answer.headers().get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
+    let retry_after = answer.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
+    let body = tokio::time::timeout(patience, ByteStream::new(answer.into_body()).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(AggregatedBytes::into_bytes).unwrap_or_default();
+    Ok(Answer {
+        status,
+        date: date.and_then(|date| SystemTime::try_from(date).ok()),
+        retry_after: retry_after.map(Duration::from_secs),
+        round_trip,
+        body: Secret::new(String::from_utf8_lossy(&body).into_owned()),
+    })
+}
+
+/// The same for who has no runtime. No thread is left behind.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_blocking(request: Request<'_>, patience: Duration) -> Result<Answer, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(send(request, patience))
+}
+
+fn build(request: Request<'_>) -> Result<HttpRequest, String> {
+    let Request { method, url, headers, body } = request;
+    let content = body.map_or_else(SdkBody::empty, |body| SdkBody::from(body.expose()));
+    let mut built = HttpRequest::new(content);
+    built.set_method(method).map_err(|error| error.to_string())?;
+    built.set_uri(url).map_err(|error| error.to_string())?;
+    if body.is_some() {
+        built.headers_mut().insert("content-type", "application/json");
+    }
+    for (name, value) in headers {
+        // The library's own words for a value that no header can have would show it.
+        built
+            .headers_mut()
+            .try_insert(*name, value.expose().to_owned())
+            .map_err(|_| format!("the header {name} would have characters that no header can have"))?;
+    }
+    Ok(built)
+}
+
+/// The system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured by their loader), and those of
+/// `AWS_CA_BUNDLE`.
+///
+/// # Errors
+/// Where the bundle cannot be read or used.
+pub fn tls_context() -> Result<tls::TlsContext, String> {
+    let mut trust = tls::TrustStore::default();
+    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        let pem = fs::read(&path).map_err(|error| {
+            format!("cannot read the certificates that AWS_CA_BUNDLE names, {}: {error}", path.display())
+        })?;
+        trust = trust.with_pem_certificate(pem);
+    }
+    tls::TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| format!("cannot set up TLS: {error}"))
+}
+
+/// An error with its causes: the last one is the one that helps.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
