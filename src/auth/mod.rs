@@ -9,6 +9,7 @@
 pub mod aws_chain;
 pub mod jwt;
 mod keys;
+pub mod mint;
 pub mod session;
 pub mod source;
 
