@@ -30,6 +30,7 @@ pub mod attrs;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod content_type;
 pub mod daemon;
 pub mod data;
 pub mod etag;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
+use crate::content_type::content_type;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
@@ -58,42 +59,6 @@ impl Writer {
 
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(300);
-
-/// The Content-Type of an object that has none.
-pub(super) const UNTYPED: &str = "application/octet-stream";
-
-/// The Content-Type that follows from a name.
-pub(super) fn content_type(key: &str) -> Option<String> {
-    let ending = key.rsplit(['/', '.']).next().unwrap_or_default().to_ascii_lowercase();
-    let corrected = TYPES.iter().find(|(other, _)| *other == ending && key.len() > ending.len());
-    let guessed = || mime_guess::from_path(key).first_raw();
-    corrected.map(|(_, kind)| *kind).or_else(guessed).map(ToOwned::to_owned)
-}
-
-/// Endings whose registered type the table of `mime_guess` does not have.
-const TYPES: [(&str, &str); 21] = [
-    ("cjs", "text/javascript"),
-    ("jsonl", "application/jsonl"),
-    ("m3u8", "application/vnd.apple.mpegurl"),
-    ("m4a", "audio/mp4"),
-    ("map", "application/json"),
-    ("md", "text/markdown"),
-    ("mjs", "text/javascript"),
-    ("mts", "video/mp2t"),
-    ("ndjson", "application/x-ndjson"),
-    ("opus", "audio/ogg"),
-    ("otf", "font/otf"),
-    ("rar", "application/vnd.rar"),
-    ("toml", "application/toml"),
-    ("ts", "video/mp2t"),
-    ("tsx", "text/plain"),
-    ("vcf", "text/vcard"),
-    ("wav", "audio/wav"),
-    ("woff", "font/woff"),
-    ("yaml", "application/yaml"),
-    ("yml", "application/yaml"),
-    ("zst", "application/zstd"),
-];
 
 /// A draft in the queue.
 struct Save {
