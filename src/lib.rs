@@ -6,8 +6,9 @@
 //!
 //! | | modules | |
 //! |---|---|---|
-//! | L5 | [`cli`] | commands; [`daemon`] builds, wires, runs (L4) |
-//! | L4 | [`daemon`] | the composition root |
+//! | L5 | [`cli`] | commands |
+//! | L4 | [`daemon`] | the composition root: builds, wires, runs a mount |
+//! | L4 | [`lab`] | what identities may do, found out by trying |
 //! | L3 | [`fuse`] | the kernel's protocol: the only importer of fuser |
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
 //! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
@@ -24,7 +25,8 @@
 //! *Key*: the name of an object in its bucket; here relative to the root of the mount. *Component*: what stands
 //! between two slashes of a key; *name*: the same as a file name ([`name`] maps the two). *Prefix*: what the keys
 //! of a directory begin with. *Version*: the bytes an `ETag` stands for. *Block*: the unit of the cache. *Flight*:
-//! one GET under way. *Probe*: asking for one name instead of a listing.
+//! one GET under way. *Probe*: asking for one name instead of a listing; in [`lab`], trying a right. *Verdict*: what a
+//! probe of a right came to.
 
 pub mod attrs;
 pub mod auth;
@@ -37,6 +39,7 @@ pub mod etag;
 pub mod fs;
 pub mod fuse;
 pub mod identity;
+pub mod lab;
 pub mod logging;
 pub mod meta;
 pub mod name;

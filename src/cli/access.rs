@@ -20,7 +20,7 @@ use crate::secret::Secret;
 /// The region that every Supabase server accepts.
 const REGION: &str = "us-east-1";
 const KEYS: &[Setting] = &[Setting::AccessKeyId, Setting::SecretAccessKey];
-const API_KEYS: &[Setting] = &[Setting::AnonKey, Setting::PublishableKey, Setting::AnonKeyFile];
+pub const API_KEYS: &[Setting] = &[Setting::AnonKey, Setting::PublishableKey, Setting::AnonKeyFile];
 const TOKENS: &[Setting] = &[Setting::SessionToken, Setting::SessionTokenFile, Setting::SessionTokenCommand];
 const HOW: &str = "Set SUPABASE_S3_ACCESS_KEY_ID and SUPABASE_S3_SECRET_ACCESS_KEY for full access, or \
                    SUPABASE_PUBLISHABLE_KEY (or SUPABASE_ANON_KEY) with SUPABASE_SESSION_TOKEN or \
@@ -169,7 +169,11 @@ pub fn read(choice: &Choice) -> Result<Option<SessionParts>, CliError> {
     Ok(Some(SessionParts { api_key: api_key_text, token: text, source, claims }))
 }
 
-fn read_api_key(found: &Found) -> Result<Secret, CliError> {
+/// The anon or publishable key itself.
+///
+/// # Errors
+/// A file that cannot be read, or that others can read.
+pub fn read_api_key(found: &Found) -> Result<Secret, CliError> {
     if found.setting != Setting::AnonKeyFile {
         return Ok(Secret::new(found.value.expose().trim()));
     }
@@ -270,7 +274,10 @@ pub fn credential(
 }
 
 /// The access key id of the session protocol: the first place that names the project.
-fn project_ref(
+///
+/// # Errors
+/// Where none does.
+pub fn project_ref(
     settings: &Settings,
     claims: &Claims,
     api_key: &Secret,

@@ -9,6 +9,7 @@ mod endpoint;
 mod env_file;
 mod error;
 mod fuse_access;
+mod lab;
 mod mount;
 mod mount_table;
 mod mountpoint;
@@ -47,6 +48,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Buckets(args) => buckets::run(&args),
         Command::Spool(command) => spool::run(&command),
+        Command::Access(args) => lab::access(&args),
+        Command::Diff(args) => lab::diff(&args),
+        Command::Test(args) => lab::test(&args),
         Command::Doctor(args) => return doctor::run(&args),
     };
     match result {
