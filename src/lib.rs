@@ -6,8 +6,9 @@
 //!
 //! | | modules | |
 //! |---|---|---|
-//! | L5 | [`cli`] | commands; [`daemon`] builds, wires, runs (L4) |
-//! | L4 | [`daemon`] | the composition root |
+//! | L5 | [`cli`] | commands |
+//! | L4 | [`daemon`] | the composition root: builds, wires, runs a mount |
+//! | L4 | [`lab`] | what identities may do, found out by trying |
 //! | L3 | [`fuse`] | the kernel's protocol: the only importer of fuser |
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
 //! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
@@ -24,13 +25,15 @@
 //! *Key*: the name of an object in its bucket; here relative to the root of the mount. *Component*: what stands
 //! between two slashes of a key; *name*: the same as a file name ([`name`] maps the two). *Prefix*: what the keys
 //! of a directory begin with. *Version*: the bytes an `ETag` stands for. *Block*: the unit of the cache. *Flight*:
-//! one GET under way. *Probe*: asking for one name instead of a listing.
+//! one GET under way. *Probe*: asking for one name instead of a listing; in [`lab`], trying a right. *Verdict*: what a
+//! probe of a right came to.
 
 pub mod attrs;
 pub mod auth;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod content_type;
 pub mod daemon;
 pub mod data;
 pub mod etag;
@@ -38,6 +41,7 @@ pub mod fs;
 pub mod fuse;
 pub mod http;
 pub mod identity;
+pub mod lab;
 pub mod logging;
 pub mod meta;
 pub mod name;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
+use super::lab::args::{DiffArgs, RightsArgs, TestArgs};
 use super::setting::Setting;
 use super::settings::{Files, Layer, Source};
 
@@ -73,6 +74,12 @@ pub enum Command {
     /// See and decide about files that are not in the bucket: those that were refused, or that a crash left open.
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Find out what users and roles may do at a path, by trying, without a trace.
+    Access(Box<RightsArgs>),
+    /// List the objects that one of two users sees and the other does not.
+    Diff(Box<DiffArgs>),
+    /// Hold the expectations of a file against the policies, as a test runner does.
+    Test(Box<TestArgs>),
     /// Check what a mount needs, one line each, with the fix.
     Doctor(DoctorArgs),
 }

@@ -12,6 +12,7 @@ mod fuse_access;
 mod identity;
 mod local_stack;
 mod login;
+mod lab;
 mod mount;
 mod mount_table;
 mod mountpoint;
@@ -59,6 +60,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Whoami(args) => whoami::run(&args),
         Command::Buckets(args) => buckets::run(&args),
         Command::Spool(command) => spool::run(&command),
+        Command::Access(args) => lab::access(&args),
+        Command::Diff(args) => lab::diff(&args),
+        Command::Test(args) => lab::test(&args),
         Command::Doctor(args) => return doctor::run(&args),
     };
     match result {

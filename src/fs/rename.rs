@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::aside::Aside;
-use super::save::{UNTYPED, content_type};
 use super::{ErrorKind, Fs, FsError};
+use crate::content_type::{UNTYPED, content_type};
 use crate::meta::{Entry, Kind};
 use crate::name;
 use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
+use crate::content_type::content_type;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
@@ -58,42 +59,6 @@ impl Writer {
 
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(300);
-
-/// The Content-Type of an object that has none.
-pub(super) const UNTYPED: &str = "application/octet-stream";
-
-/// The Content-Type that follows from a name.
-pub(super) fn content_type(key: &str) -> Option<String> {
-    let ending = key.rsplit(['/', '.']).next().unwrap_or_default().to_ascii_lowercase();
-    let corrected = TYPES.iter().find(|(other, _)| *other == ending && key.len() > ending.len());
-    let guessed = || mime_guess::from_path(key).first_raw();
-    corrected.map(|(_, kind)| *kind).or_else(guessed).map(ToOwned::to_owned)
-}
-
-/// Endings whose registered type the table of `mime_guess` does not have.
-const TYPES: [(&str, &str); 21] = [
-    ("cjs", "text/javascript"),
-    ("jsonl", "application/jsonl"),
-    ("m3u8", "application/vnd.apple.mpegurl"),
-    ("m4a", "audio/mp4"),
-    ("map", "application/json"),
-    ("md", "text/markdown"),
-    ("mjs", "text/javascript"),
-    ("mts", "video/mp2t"),
-    ("ndjson", "application/x-ndjson"),
-    ("opus", "audio/ogg"),
-    ("otf", "font/otf"),
-    ("rar", "application/vnd.rar"),
-    ("toml", "application/toml"),
-    ("ts", "video/mp2t"),
-    ("tsx", "text/plain"),
-    ("vcf", "text/vcard"),
-    ("wav", "audio/wav"),
-    ("woff", "font/woff"),
-    ("yaml", "application/yaml"),
-    ("yml", "application/yaml"),
-    ("zst", "application/zstd"),
-];
 
 /// A draft in the queue.
 struct Save {
@@ -188,7 +153,13 @@ impl Fs {
     /// Uploads a file's changes, and waits for it.
     pub(super) async fn upload(&self, ino: u64) -> Result<(), FsError> {
         let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
-        self.upload_draft(ino, &draft).await
+        let generation = draft.state().generation;
+        let result = self.upload_draft(ino, &draft).await;
+        let kind = result.as_ref().err().and_then(|error| error.cause.as_ref()).map(|cause| cause.kind);
+        if kind == Some(StoreErrorKind::Denied) {
+            draft.state().told = Some(generation);
+        }
+        result
     }
 
     pub(super) async fn upload_draft(&self, ino: u64, draft: &Arc<Draft>) -> Result<(), FsError> {
@@ -341,9 +312,10 @@ impl Fs {
             let Some(draft) = inode.draft().filter(|_| inode.opens() == 0) else { return };
             Arc::clone(draft)
         };
-        let (is_clean, has_name, error) = {
+        let (is_clean, has_name, error, was_told) = {
             let state = draft.state();
-            (state.is_clean(), state.key.is_some(), state.error.clone())
+            let was_told = state.told == Some(state.generation);
+            (state.is_clean(), state.key.is_some(), state.error.clone(), was_told)
         };
         if is_clean || !has_name {
             return self.drop_draft(ino, &draft);
@@ -351,6 +323,9 @@ impl Fs {
         let Ok(writer) = self.writer() else { return };
         if writer.queue.holds(draft.id()) {
             return;
+        }
+        if was_told && draft.is_unacknowledged() {
+            return self.give_up(ino, &draft);
         }
         match error {
             Some(error) if is_final(error.kind) || !writer.options.write_back => self.park(ino, &draft),
@@ -377,6 +352,15 @@ impl Fs {
             drop(state);
             inodes.end_draft(ino, draft);
         }
+        draft.discard();
+    }
+
+    /// Nothing remains of what a policy forbids, where its writer was told and nothing had been said to be safe.
+    fn give_up(&self, ino: u64, draft: &Arc<Draft>) {
+        let key = draft.state().key.clone().unwrap_or_default();
+        tracing::warn!(%key, "a policy forbids what was written, and its writer was told: nothing of it is kept");
+        self.lost_name(ino);
+        self.inodes.lock().end_draft(ino, draft);
         draft.discard();
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{ErrorKind, Fs, FsError};
+use crate::content_type::{UNTYPED, content_type};
 use crate::meta::FileVersion;
 use crate::store::{ObjectHead, ObjectHeaders};
 use crate::writeback::State;
@@ -121,16 +122,12 @@ impl Fs {
     /// What a new object of this key gets, beside what is asked for.
     fn default_headers(&self, key: &str) -> ObjectHeaders {
         let cache_control = self.writer.as_ref().and_then(|writer| writer.options.cache_control.clone());
-        ObjectHeaders {
-            content_type: super::save::content_type(key),
-            cache_control,
-            ..ObjectHeaders::default()
-        }
+        ObjectHeaders { content_type: content_type(key), cache_control, ..ObjectHeaders::default() }
     }
 
     fn default_type(&self, ino: u64) -> Option<String> {
         let key = self.inodes.lock().key(ino)?;
-        super::save::content_type(&key).or_else(|| Some(super::save::UNTYPED.to_owned()))
+        content_type(&key).or_else(|| Some(UNTYPED.to_owned()))
     }
 
     fn default_cache_control(&self) -> String {

@@ -89,6 +89,8 @@ pub struct State {
     pub stored: u64,
     /// Why the last upload failed.
     pub error: Option<StoreError>,
+    /// The generation that a policy forbids, as its writer was told.
+    pub told: Option<u64>,
 }
 
 /// Where a stretch of a file is.
@@ -190,6 +192,7 @@ impl Draft {
             generation: 1,
             stored: 0,
             error: None,
+            told: None,
         };
         Arc::new(Self::of(file, state, Promise::Committed))
     }
@@ -222,6 +225,13 @@ impl Draft {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.seal.lock().promise != Promise::Open
+    }
+
+    /// Whether nothing that is here was ever said to be safe.
+    #[must_use]
+    pub fn is_unacknowledged(&self) -> bool {
+        let seal = self.seal.lock();
+        seal.promise == Promise::Open && seal.shadow.is_none()
     }
 
     /// Before the content is changed otherwise than by a write.
@@ -487,6 +497,7 @@ impl State {
             generation: 0,
             stored: 0,
             error: None,
+            told: None,
         }
     }
 

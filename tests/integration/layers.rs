@@ -6,8 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the bottom. Modules of one layer do not see each other; what is not named here is layer 0.
-const LAYERS: [&[&str]; 7] =
-    [&[], &["store", "auth"], &["meta", "data", "writeback"], &["fs"], &["fuse"], &["daemon"], &["cli"]];
+const LAYERS: [&[&str]; 7] = [
+    &[],
+    &["store", "auth"],
+    &["meta", "data", "writeback"],
+    &["fs"],
+    &["fuse"],
+    &["daemon", "lab"],
+    &["cli"],
+];
 
 /// Crates that only these modules may use.
 const PLACES: [(&[&str], &[&str]); 3] = [

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use supafs_standin::{Command, Policy, Predicate};
 
 use crate::common::{Backend, Bucket, Login, Mount, MountOptions, eventually};
+use crate::spool::staged;
 
 fn mount_user(backend: &Backend, bucket: &Bucket<'_>, user: &str, args: &str) -> Mount {
     MountOptions::new(backend, &bucket.name).login(Login::User(user.to_owned())).args(args).start()
@@ -68,6 +69,8 @@ fn where_a_policy_forbids_it_every_change_is_eacces_and_nothing_remains() {
     drop(file);
     eventually("the name to be gone", || (!at(&new).exists()).then_some(()));
     assert_eq!(mount.names(&users.shared), ["a"]);
+    // The writer knows: nothing is kept for anybody to decide about.
+    eventually("an empty spool", || staged(mount.place()).is_empty().then_some(()));
     assert_denied(fs::remove_file(at(&shared)));
     assert_denied(fs::rename(at(&shared), at(&format!("{}/moved", users.alice))));
     assert_denied(fs::rename(at(&own), at(&new)));

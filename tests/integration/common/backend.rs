@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use supafs_standin::{Config, Fault, FaultId, Policy, PutOptions, Standin, mint_user};
 
 use super::counts::Counts;
@@ -131,6 +131,15 @@ impl Backend {
         mint_user(&self.facts().jwt_secret, sub, "authenticated", seconds, &json!({}))
     }
 
+    /// A token of a user, with further claims; without a `sub`, one of the role anon.
+    pub fn token_with(&self, sub: Option<&str>, claims: &Value) -> String {
+        let secret = self.facts().jwt_secret;
+        match sub {
+            Some(sub) => mint_user(&secret, sub, "authenticated", 3600, claims),
+            None => mint_user(&secret, "", "anon", 3600, &json!({ "sub": null })),
+        }
+    }
+
     /// An empty bucket of the test's own.
     pub fn bucket(&self) -> Bucket<'_> {
         let name = unique("supafs-test");
@@ -158,6 +167,32 @@ impl Backend {
         (Bucket { backend: self, name, owned: Owned::Prefixes(prefixes.to_vec()) }, users)
     }
 
+    /// The bucket with the further policies of `tests/rls.sql` (by owner, role and claim), and folders in it that are
+    /// this test's own.
+    pub fn laboratory(&self) -> (Bucket<'_>, Laboratory) {
+        let name = match &self.server {
+            Server::Standin(standin) => {
+                let name = unique("supafs-rls-lab");
+                standin.create_bucket(&name);
+                standin.set_policies(&name, Policy::laboratory());
+                name
+            }
+            Server::Real(real) => format!("{}-lab", real.rls_bucket),
+        };
+        let t = unique("t");
+        let lab = Laboratory {
+            alice: unique_user(),
+            bob: unique_user(),
+            shared: format!("shared/{t}"),
+            board: format!("board/{t}"),
+            public: format!("public/{t}"),
+            team: format!("team/{t}"),
+        };
+        let own = [&lab.alice, &lab.bob, &lab.shared, &lab.board, &lab.public, &lab.team];
+        let prefixes = own.map(|prefix| format!("{prefix}/"));
+        (Bucket { backend: self, name, owned: Owned::Prefixes(prefixes.to_vec()) }, lab)
+    }
+
     /// Requests that the stand-in has seen for a bucket; `None` on a real stack.
     pub fn logged(&self, bucket: &str) -> Option<Counts> {
         match &self.server {
@@ -178,6 +213,28 @@ pub struct Users {
     pub bob: String,
     /// Below `shared/`, without a slash at the end.
     pub shared: String,
+}
+
+/// Two users, and a folder for each kind of policy; without slashes at the end.
+#[derive(Clone, Debug)]
+pub struct Laboratory {
+    pub alice: String,
+    pub bob: String,
+    /// Read by whoever is signed in.
+    pub shared: String,
+    /// Read and added to by whoever is signed in, changed by the owner.
+    pub board: String,
+    /// Changed by whoever is signed in, read by anon.
+    pub public: String,
+    /// Of those whose `app_metadata.team` is its last component.
+    pub team: String,
+}
+
+impl Laboratory {
+    /// The claims of who belongs to the team.
+    pub fn claims(&self) -> Value {
+        json!({ "app_metadata": { "team": self.team.trim_start_matches("team/") } })
+    }
 }
 
 enum Owned {
@@ -226,6 +283,16 @@ impl Bucket<'_> {
             Server::Standin(standin) => drop(standin.delete(&self.name, key)),
             Server::Real(real) => real.delete(&self.name, &[key.to_owned()]),
         }
+    }
+
+    /// What is in it, by key; of a bucket that others use as well, what is the test's own.
+    pub fn own(&self) -> BTreeMap<String, Vec<u8>> {
+        let is_own = |key: &String| match &self.owned {
+            Owned::Whole => true,
+            Owned::Prefixes(prefixes) => prefixes.iter().any(|prefix| key.starts_with(prefix)),
+        };
+        let own = self.keys().into_iter().filter(is_own);
+        own.filter_map(|key| Some((key.clone(), self.bytes(&key)?))).collect()
     }
 
     /// All keys in byte order.

@@ -11,7 +11,7 @@ mod ops;
 mod real;
 mod tools;
 
-pub use backend::{Backend, Bucket, Put, Users};
+pub use backend::{Backend, Bucket, Laboratory, Put, Users};
 pub use counts::Counts;
 pub use mount::{Login, Mount, MountOptions, Outcome, Place, outcome};
 pub use ops::{Ops, ops, spent};

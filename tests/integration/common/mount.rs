@@ -92,6 +92,29 @@ impl Place {
         outcome(command)
     }
 
+    /// Runs the binary as whoever owns the project: with its access keys and its JWT secret.
+    pub fn supafs_as_owner<S: AsRef<OsStr>>(
+        &self,
+        backend: &Backend,
+        args: impl IntoIterator<Item = S>,
+    ) -> Outcome {
+        outcome(self.owners_command(backend, args))
+    }
+
+    /// The same, not started yet.
+    pub fn owners_command<S: AsRef<OsStr>>(
+        &self,
+        backend: &Backend,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let facts = backend.facts();
+        let mut command = self.command(args);
+        command.envs(Login::Keys.variables(&facts, |_| String::new()));
+        command.env("SUPABASE_PROJECT_REF", facts.project_ref).env("SUPABASE_ANON_KEY", facts.anon_key);
+        command.env("SUPABASE_JWT_SECRET", facts.jwt_secret);
+        command
+    }
+
     /// A file in this place with these permissions.
     pub fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.path().join(name);

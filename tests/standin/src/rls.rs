@@ -41,6 +41,11 @@ pub enum Predicate {
         path: String,
         value: Value,
     },
+    /// `(storage.foldername(name))[level] = auth.jwt() #>> path`, the level counted from 1.
+    FolderIsClaim {
+        level: usize,
+        path: String,
+    },
     And(Vec<Predicate>),
     Or(Vec<Predicate>),
     Not(Box<Predicate>),
@@ -85,6 +90,27 @@ impl Policy {
         ]
     }
 
+    /// Preset: the policies that `tests/rls.sql` gives the second bucket. Besides folders of users and `shared/`, as
+    /// above: `board/` by owner, where all read and add but change only what is theirs; `public/` by role, where
+    /// `anon` reads; `team/<name>/` by the claim `app_metadata.team`.
+    #[must_use]
+    pub fn laboratory() -> Vec<Self> {
+        let under = |folder: &str| Predicate::Under(folder.to_owned());
+        let own = || Predicate::And(vec![under("board"), Predicate::Owner]);
+        let team = Predicate::FolderIsClaim { level: 2, path: "app_metadata.team".to_owned() };
+        let mut policies = Self::user_folders();
+        policies.extend([
+            Self::new(Command::Select, under("board")).to("authenticated"),
+            Self::new(Command::Insert, own()).to("authenticated"),
+            Self::new(Command::Update, own()).to("authenticated"),
+            Self::new(Command::Delete, own()).to("authenticated"),
+            Self::new(Command::Select, under("public")).to("anon"),
+            Self::all(Predicate::And(vec![under("public"), Predicate::Role("authenticated".to_owned())])),
+            Self::all(Predicate::And(vec![under("team"), team])).to("authenticated"),
+        ]);
+        policies
+    }
+
     /// Preset: authenticated users may do everything.
     #[must_use]
     pub fn authenticated_all() -> Vec<Self> {
@@ -102,6 +128,7 @@ impl Policy {
     pub fn preset(name: &str) -> Option<Vec<Self>> {
         match name {
             "user_folders" => Some(Self::user_folders()),
+            "laboratory" => Some(Self::laboratory()),
             "authenticated_all" => Some(Self::authenticated_all()),
             "authenticated_read" => Some(Self::authenticated_read()),
             "none" => Some(Vec::new()),
@@ -179,6 +206,12 @@ impl Predicate {
             Self::Owner => sub.is_some() && row.owner == sub,
             Self::Role(role) => identity.role == *role,
             Self::Claim { path, value } => claim(identity, path) == Some(value),
+            Self::FolderIsClaim { level, path } => {
+                // The last component is the object's name, and in no folder.
+                let folders = row.key.rsplit_once('/').map_or("", |(folders, _)| folders);
+                let folder = folders.split('/').nth(level - 1);
+                folder.is_some() && folder == claim(identity, path).and_then(Value::as_str)
+            }
             Self::And(all) => all.iter().all(|p| p.holds(identity, row)),
             Self::Or(any) => any.iter().any(|p| p.holds(identity, row)),
             Self::Not(inner) => !inner.holds(identity, row),
@@ -190,7 +223,11 @@ impl Predicate {
             Self::FirstFolderIsSub | Self::Owner => true,
             Self::And(inner) | Self::Or(inner) => inner.iter().any(Self::casts),
             Self::Not(inner) => inner.casts(),
-            Self::Always | Self::Under(_) | Self::Role(_) | Self::Claim { .. } => false,
+            Self::Always
+            | Self::Under(_)
+            | Self::Role(_)
+            | Self::Claim { .. }
+            | Self::FolderIsClaim { .. } => false,
         }
     }
 }

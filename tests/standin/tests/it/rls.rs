@@ -143,3 +143,28 @@ fn predicates_look_at_owner_role_and_claims() {
     let anon = standin.mint(BOB, "anon", HOUR, &json!({}));
     assert_eq!(Client::user(&standin, &anon).list_all("b", &[]).0, ["open/c", "public/a"]);
 }
+
+#[test]
+fn the_laboratory_tells_by_owner_role_and_claim() {
+    let standin = standin();
+    standin.set_policies("b", Policy::laboratory());
+    let alice = standin.mint(ALICE, "authenticated", HOUR, &json!({"app_metadata": {"team": "red"}}));
+    let (alice, bob) = (Client::user(&standin, &alice), user(&standin, BOB));
+    let anon = Client::user(&standin, &standin.mint("", "anon", HOUR, &json!({"sub": null})));
+    for key in ["board/a", "public/a", "team/red/a"] {
+        assert_eq!(alice.put(&format!("/b/{key}"), b"1").status, 200, "{key}");
+    }
+    let all = ["board/a", "public/a", "team/red/a"];
+    assert_eq!(alice.list_all("b", &[]).0, all);
+    assert_eq!(bob.list_all("b", &[]).0, all[..2]);
+    assert_eq!(anon.list_all("b", &[]).0, all[1..2]);
+    // What is alice's on the board stays as it is; beside it there is room.
+    assert_eq!(bob.put("/b/board/a", b"2").status, 403);
+    assert_eq!(bob.delete("/b/board/a").status, 403);
+    assert_eq!(bob.put("/b/board/b", b"2").status, 200);
+    assert_eq!(bob.put("/b/public/a", b"2").status, 200);
+    assert_eq!(anon.put("/b/public/b", b"2").status, 403);
+    // A team is a folder, and no file beside the folders.
+    assert_eq!(alice.put("/b/team/red", b"2").status, 403);
+    assert_eq!(alice.put("/b/team/blue/a", b"2").status, 403);
+}
