@@ -315,6 +315,13 @@ fn the_local_stack_is_found_by_itself_or_piped_in() {
     assert_eq!(sees(&["--local", "--env-file", "-"], &env[1..]), [true, true], "piped in");
     assert_eq!(sees(&["--local", "--env-file", "status.env", "--as-user", &users.bob], &[]), [false, true]);
 
+    // The laboratory finds it, too.
+    let as_alice = format!("alice={}", users.alice);
+    let diff = ["diff", "--local", &bucket.name, "--as", &as_alice, "--as", "service"];
+    let seen = place.supafs(diff, &env).ok().stdout;
+    assert!(seen.contains(&format!("+{}/{}/file", bucket.name, users.bob)), "{seen}");
+    assert!(!seen.contains(&users.alice.to_string()), "{seen}");
+
     let empty = [("PATH", "/nowhere")];
     let why = place.supafs(["mount", "--local", &bucket.name, "mnt"], &empty).refused();
     assert!(why.contains("no `supabase` on the PATH") && why.contains("--env-file -"), "{why}");
