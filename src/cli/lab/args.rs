@@ -15,9 +15,16 @@ pub struct WhereArgs {
     /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
     #[arg(long, value_name = "REF")]
     pub project_ref: Option<String>,
+    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// The stack of the Supabase CLI on this machine: what `supabase status -o env` prints, run here or piped in
+    /// with --env-file - [env: SUPAFS_LOCAL]
+    #[arg(long)]
+    pub local: bool,
     /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
@@ -33,7 +40,8 @@ pub struct WhereArgs {
     /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment [env: SUPAFS_ENV_FILE]
+    /// File of NAME=value lines, read as if they were in the environment; - is standard input
+    /// [env: SUPAFS_ENV_FILE]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
     /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
@@ -47,7 +55,9 @@ impl WhereArgs {
     pub fn layer(&self) -> Layer {
         let mut layer = Layer::new(Source::Flag);
         layer.set(Setting::ProjectRef, self.project_ref.clone());
+        layer.set(Setting::Url, self.url.clone());
         layer.set(Setting::Endpoint, self.endpoint.clone());
+        layer.set(Setting::Local, self.local.then_some("true"));
         layer.set(Setting::Region, self.region.clone());
         layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
         layer.set(Setting::AwsProfile, self.aws_profile.clone());
@@ -66,7 +76,8 @@ impl WhereArgs {
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = "Identities")]
 pub struct WhoArgs {
-    /// NAME=UUID is the user with this id; `anon` is the anon role, `service` the access keys. Repeat for each
+    /// NAME=UUID is the user with this id, NAME=EMAIL one who signs in (or did, by supafs login); `anon` is the anon
+    /// role, `service` the access keys. Repeat for each
     #[arg(long = "as", value_name = "NAME=UUID", required = true, action = ArgAction::Append)]
     pub identities: Vec<String>,
     /// Role in the database of an identity, NAME=ROLE [default: authenticated, of anon: anon]
@@ -124,6 +135,7 @@ const TEST_HELP: &str = "\
 The file:
   [identities]
   alice = { as_user = \"UUID\", claims = { app_metadata = { team = \"red\" } } }   # also role, email
+  bob = { email = \"bob@example.com\" }    # the session of supafs login, or SUPABASE_PASSWORD
   anon = { anon = true }
   service = { keys = true }                # sees everything, so that absence can be told
 
