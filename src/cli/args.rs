@@ -28,6 +28,9 @@ Examples:
   supafs unmount ~/photos
   supafs doctor photos
 
+  # What users may do there, found out by trying, without a trace; supafs test holds it against a file
+  supafs access --local photos --as alice=UUID --as bob=UUID --as anon
+
 Settings come from, first match wins: flags, environment, --env-file, [profile.NAME] in
 ~/.config/supafs/config.toml. Profile keys are the long options with underscores, and access_key_id,
 secret_access_key, anon_key, publishable_key, session_token, password, jwt_secret. Secrets are never flags.

@@ -84,7 +84,7 @@ impl Lab {
                 Finding::yes(format!("GetObject of {key:?} was answered: it is empty"))
             }
             Err(error) if error.kind == StoreErrorKind::NotFound => match view.target(subject) {
-                Some(_) => Finding::no(format!("{error}; {}", self.sees(of, key))),
+                Some(_) => Finding::no(format!("{error}; {} sees it", self.subjects[of].name)),
                 None => Finding::unknown(format!("{error}; no identity of this call sees it")),
             },
             Err(error) => self.refusal(subject, error)?,
@@ -121,8 +121,8 @@ impl Lab {
         Ok(match view.target(subject) {
             Some((key, of)) if of != subject && self.read(view, subject).await?.allowed == Some(false) => {
                 Finding::no(format!(
-                    "{key:?} is hidden here, and a delete needs the right to see; {}",
-                    self.sees(of, key)
+                    "{key:?} is hidden here, and a delete needs the right to see; {} sees it",
+                    self.subjects[of].name
                 ))
             }
             _ => Finding::unknown(

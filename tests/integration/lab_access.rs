@@ -145,6 +145,36 @@ fn roles_and_claims_go_into_the_token() {
 }
 
 #[test]
+fn users_who_sign_in_are_identities_too() {
+    let backend = standin_only!("there is no Auth");
+    let bucket = bucket_with(&backend, Policy::user_folders());
+    bucket.put(&format!("{BOB}/a"), "x");
+    let path = format!("{}/{BOB}/a", bucket.name);
+    let place = Place::new();
+    let url = backend.standin().plain_endpoint();
+    let run = |password: Option<&str>| {
+        let args =
+            ["access", "--json", &path, "--url", &url, "--as", AS_ALICE, "--as", "bob=bob@example.com"];
+        let mut command = place.owners_command(&backend, args);
+        command.env_remove("SUPABASE_S3_ENDPOINT");
+        command.envs(password.map(|password| ("SUPABASE_PASSWORD", password)));
+        crate::common::outcome(command)
+    };
+    let check = |outcome: crate::common::Outcome| {
+        let found: Vec<Value> = serde_json::from_str(&outcome.ok().stdout).expect("JSON");
+        assert_eq!(all(&found, "bob"), [YES, YES, YES, YES, None]);
+        assert_eq!(all(&found, "alice"), [NO; 5]);
+    };
+    assert!(run(Some("another")).refused().contains("bob@example.com"));
+    check(run(Some("bob-password")));
+    // Kept, it needs no password.
+    let key = backend.facts().anon_key;
+    let env = [("SUPABASE_ANON_KEY", key.as_str()), ("SUPABASE_PASSWORD", "bob-password")];
+    place.supafs(["login", "--url", &url, "--email", "bob@example.com"], &env).ok();
+    check(run(None));
+}
+
+#[test]
 fn what_is_tried_on_an_object_is_told_with_its_name() {
     let backend = standin_only!("it sets owners");
     let under = |name: &str| Predicate::Under(name.to_owned());

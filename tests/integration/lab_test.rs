@@ -3,6 +3,7 @@
 use supafs_standin::{Command, Policy, Predicate};
 
 use crate::common::{Backend, Bucket, Laboratory, Place};
+use crate::signing_in::{status, with_input};
 
 /// Objects of every folder, and a file of the identities.
 fn start(backend: &Backend) -> (Bucket<'_>, Laboratory, String) {
@@ -115,6 +116,19 @@ fn deleting_is_tried_when_the_file_says_so() {
     let outcome = place.supafs_as_owner(&backend, ["test", "policies.toml"]).ok();
     assert!(outcome.stdout.ends_with("3 passed, 0 failed\n"), "{}", outcome.stdout);
     assert_eq!(bucket.own(), before, "a trace is left");
+}
+
+#[test]
+fn the_local_stack_is_enough() {
+    let backend = Backend::start();
+    let (bucket, lab, mut file) = start(&backend);
+    file += &expect(r#""alice""#, &bucket, &lab.team, "allow = [\"list\", \"create\"]");
+    file += &expect(r#""bob""#, &bucket, &lab.team, "deny = [\"list\", \"create\"]");
+    let place = Place::new();
+    place.file("policies.toml", &file, 0o644);
+    let args = ["test", "--local", "--env-file", "-", "policies.toml"];
+    let outcome = with_input(&place, &args, &[], &status(&backend)).ok();
+    assert!(outcome.stdout.ends_with("4 passed, 0 failed\n"), "{}", outcome.stdout);
 }
 
 #[test]

@@ -266,7 +266,7 @@ fn an_impersonation_that_makes_no_sense_is_refused() {
 }
 
 /// What `supabase status -o env` prints of this server.
-fn status(backend: &Backend) -> String {
+pub fn status(backend: &Backend) -> String {
     let facts = backend.facts();
     format!(
         "ANON_KEY=\"{}\"\nAPI_URL=\"{}\"\nDB_URL=\"postgresql://postgres:postgres@127.0.0.1:54322/postgres\"\n\

@@ -76,7 +76,8 @@ impl WhereArgs {
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = "Identities")]
 pub struct WhoArgs {
-    /// NAME=UUID is the user with this id; `anon` is the anon role, `service` the access keys. Repeat for each
+    /// NAME=UUID is the user with this id, NAME=EMAIL one who signs in (or did, by supafs login); `anon` is the anon
+    /// role, `service` the access keys. Repeat for each
     #[arg(long = "as", value_name = "NAME=UUID", required = true, action = ArgAction::Append)]
     pub identities: Vec<String>,
     /// Role in the database of an identity, NAME=ROLE [default: authenticated, of anon: anon]
@@ -134,6 +135,7 @@ const TEST_HELP: &str = "\
 The file:
   [identities]
   alice = { as_user = \"UUID\", claims = { app_metadata = { team = \"red\" } } }   # also role, email
+  bob = { email = \"bob@example.com\" }    # the session of supafs login, or SUPABASE_PASSWORD
   anon = { anon = true }
   service = { keys = true }                # sees everything, so that absence can be told
 

@@ -111,8 +111,18 @@ fn expectations(file: &RawFile) -> Result<Expectations, Wrong> {
 
 fn identity(raw: &RawIdentity) -> Result<Kind, String> {
     let RawIdentity { as_user, anon, keys, role, email, claims } = raw;
-    if usize::from(as_user.is_some()) + usize::from(*anon) + usize::from(*keys) != 1 {
-        return Err("an identity is one of as_user = \"UUID\", anon = true, keys = true".to_owned());
+    // With as_user, an address is what the token says; alone, it is who signs in.
+    let signs_in = email.as_ref().filter(|_| as_user.is_none() && !anon && !keys);
+    if [as_user.is_some(), *anon, *keys, signs_in.is_some()].into_iter().filter(|is| *is).count() != 1 {
+        return Err(
+            "an identity is one of as_user = \"UUID\", email = \"…\", anon = true, keys = true".to_owned()
+        );
+    }
+    if let Some(email) = signs_in {
+        return match (role, claims) {
+            (None, None) => Ok(Kind::SignsIn(email.clone())),
+            _ => Err("who signs in has a role and claims already; they go with as_user".to_owned()),
+        };
     }
     if *keys {
         return match (role, email, claims) {

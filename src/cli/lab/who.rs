@@ -1,12 +1,15 @@
-//! The identities of a call, each with a credential: users and roles by minted tokens, the access keys as they are
-//! configured.
+//! The identities of a call, each with a credential: users and roles by minted tokens, users who sign in, and the access
+//! keys as they are configured.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::args::WhoArgs;
+use crate::auth::gotrue::Auth;
 use crate::auth::mint::{Impersonation, Mint};
+use crate::auth::session_store::SessionFile;
+use crate::auth::sign_in::{KeptSession, OwnSession};
 use crate::auth::source::TokenSource;
 use crate::auth::{self, Credential, aws_chain, jwt};
 use crate::cli::access::Choice;
@@ -14,7 +17,7 @@ use crate::cli::endpoint::Endpoint;
 use crate::cli::error::CliError;
 use crate::cli::setting::Setting;
 use crate::cli::settings::Settings;
-use crate::cli::{access, mount, warn};
+use crate::cli::{access, identity, mount, password, warn};
 use crate::config::{Service, Tuning};
 use crate::lab::Subject;
 use crate::private_file;
@@ -27,6 +30,8 @@ use crate::store::s3::S3Service;
 pub enum Kind {
     /// A minted token: of a user, or without one of a role.
     Minted { sub: Option<String>, role: Option<String>, claims: Map<String, Value> },
+    /// Whoever has this address: the session of `supafs login`, or a sign-in.
+    SignsIn(String),
     /// The access keys.
     Keys,
 }
@@ -85,14 +90,14 @@ pub fn parse(args: &WhoArgs) -> Result<Vec<Who>, CliError> {
         let (role, given) = minted(&mut all, "--role", text)?;
         match role {
             Kind::Minted { role, .. } => *role = Some(given.to_owned()),
-            Kind::Keys => return Err(keys_have_none("--role", text)),
+            other => return Err(has_none(other, "--role", text)),
         }
     }
     for text in &args.claims {
         let (kind, given) = minted(&mut all, "--claims", text)?;
         match kind {
             Kind::Minted { claims, .. } => *claims = read_claims(given)?,
-            Kind::Keys => return Err(keys_have_none("--claims", text)),
+            other => return Err(has_none(other, "--claims", text)),
         }
     }
     for who in &all {
@@ -106,12 +111,13 @@ fn one(text: &str) -> Result<Who, CliError> {
     let (name, kind) = match (text, text.split_once('=')) {
         ("anon", _) | (_, Some((_, "anon"))) => (text, anybody),
         ("service", _) | (_, Some((_, "service"))) => (text, Kind::Keys),
+        (_, Some((_, email))) if email.contains('@') => (text, Kind::SignsIn(email.to_owned())),
         (_, Some((_, sub))) => {
             (text, Kind::Minted { sub: Some(sub.to_owned()), role: None, claims: Map::new() })
         }
         (_, None) => {
             return Err(CliError::usage(format!(
-                "--as {text}: write NAME=UUID for a user, or `anon`, or `service` for the access keys"
+                "--as {text}: write NAME=UUID or NAME=EMAIL for a user, `anon`, or `service` for the access keys"
             )));
         }
     };
@@ -138,8 +144,12 @@ fn minted<'a, 't>(
     Ok((&mut who.kind, given))
 }
 
-fn keys_have_none(option: &str, text: &str) -> CliError {
-    CliError::usage(format!("{option} {text}: access keys have neither a role nor claims"))
+fn has_none(kind: &Kind, option: &str, text: &str) -> CliError {
+    let why = match kind {
+        Kind::Keys => "access keys have neither a role nor claims",
+        _ => "who signs in has a role and claims of their own",
+    };
+    CliError::usage(format!("{option} {text}: {why}"))
 }
 
 fn read_claims(given: &str) -> Result<Map<String, Value>, CliError> {
@@ -163,15 +173,6 @@ pub struct Project {
     service: Service,
     tuning: Tuning,
     keys: Option<Credential>,
-    /// Without it tokens cannot be minted; then why not.
-    minting: Result<Minting, CliError>,
-}
-
-#[derive(Debug)]
-struct Minting {
-    secret: Secret,
-    api_key: Secret,
-    issuer: String,
 }
 
 impl Project {
@@ -188,9 +189,8 @@ impl Project {
         let keys = keys(settings)?
             .map(|choice| access::credential(settings, choice, None, &endpoint))
             .transpose()?;
-        let minting = minting(settings, &endpoint);
         let (tuning, settings) = (mount::tuning(settings)?, settings.clone());
-        Ok(Self { settings, endpoint, service, tuning, keys, minting })
+        Ok(Self { settings, endpoint, service, tuning, keys })
     }
 
     /// Those identities as the laboratory knows them.
@@ -200,22 +200,44 @@ impl Project {
     pub fn subjects(&self, all: &[Who]) -> Result<Vec<Subject>, CliError> {
         all.iter()
             .map(|who| {
-                let credential = match who.kind.impersonation() {
-                    Ok(Some(impersonation)) => self.mint(impersonation)?,
-                    Ok(None) => self.keys.clone().ok_or_else(|| {
-                        CliError::failed(format!(
-                            "the identity {} is the access keys, and there are none; set SUPABASE_S3_ACCESS_KEY_ID and \
-                             SUPABASE_S3_SECRET_ACCESS_KEY",
-                            who.name
-                        ))
-                    })?,
-                    Err(why) => return Err(CliError::usage(format!("the identity {}: {why}", who.name))),
-                };
+                let credential = self.credential(who)?;
                 let stats = Arc::new(Stats::default());
                 let service = self.connect(&credential, &stats)?;
                 Ok(Subject { name: who.name.clone(), service, stats })
             })
             .collect()
+    }
+
+    fn credential(&self, who: &Who) -> Result<Credential, CliError> {
+        match &who.kind {
+            Kind::Keys => self.keys.clone().ok_or_else(|| {
+                CliError::failed(format!(
+                    "the identity {} is the access keys, and there are none; set SUPABASE_S3_ACCESS_KEY_ID and \
+                     SUPABASE_S3_SECRET_ACCESS_KEY",
+                    who.name
+                ))
+            }),
+            Kind::SignsIn(email) => self.sign_in(email),
+            Kind::Minted { .. } => match who.kind.impersonation() {
+                Ok(Some(impersonation)) => self.mint(impersonation),
+                Ok(None) => unreachable!("it is minted"),
+                Err(why) => Err(CliError::usage(format!("the identity {}: {why}", who.name))),
+            },
+        }
+    }
+
+    /// The session that is kept under this address, or a new one.
+    fn sign_in(&self, email: &str) -> Result<Credential, CliError> {
+        let file = SessionFile::named(email).map_err(|why| CliError::usage(format!("{email}: {why}")))?;
+        let kept = file.read().map_err(CliError::failed)?.filter(|kept| kept.url == self.endpoint.api_url());
+        if let Some(kept) = kept {
+            return self.session(Box::new(KeptSession::new(file)), kept.api_key, Some(kept.project_ref));
+        }
+        let api_key = api_key(&self.settings)?;
+        let auth = Auth::new(&self.endpoint.api_url(), api_key.clone());
+        let session = OwnSession::sign_in(auth, email, &password::of(&self.settings, email)?)
+            .map_err(|refusal| CliError::failed(format!("{email}: {}", refusal.message)))?;
+        self.session(Box::new(session), api_key, None)
     }
 
     /// What may take away whatever a probe made: the access keys, or the service role.
@@ -235,20 +257,31 @@ impl Project {
     }
 
     fn mint(&self, who: Impersonation) -> Result<Credential, CliError> {
-        let minting = self.minting.as_ref().map_err(Clone::clone)?;
-        let source = Mint::new(minting.secret.clone(), who, &minting.issuer)
-            .map_err(|why| CliError::failed(format!("the JWT secret: {why}")))?;
+        let secret = self.settings.get(Setting::JwtSecret).ok_or_else(|| {
+            CliError::failed(
+                "users and roles are minted with the project's JWT secret; set SUPABASE_JWT_SECRET (`supabase status \
+                 -o env` prints it as JWT_SECRET; with --local it is found by itself)",
+            )
+        })?;
+        let issuer = format!("{}/auth/v1", self.endpoint.api_url());
+        let source = Mint::new(Secret::new(secret.text()), who, &issuer)
+            .map_err(|why| CliError::failed(format!("{secret}: {why}")))?;
+        self.session(Box::new(source), api_key(&self.settings)?, None)
+    }
+
+    fn session(
+        &self,
+        source: Box<dyn TokenSource>,
+        api_key: Secret,
+        project_ref: Option<String>,
+    ) -> Result<Credential, CliError> {
         let token = source.load().map_err(CliError::failed)?;
         let claims = jwt::user_claims(token.expose()).map_err(CliError::failed)?;
-        let endpoint = &self.endpoint;
-        auth::Session {
-            project_ref: access::project_ref(&self.settings, &claims, &minting.api_key, endpoint)?,
-            api_key: minting.api_key.clone(),
-            source: Box::new(source),
-            token,
-        }
-        .credential()
-        .map_err(CliError::failed)
+        let project_ref = match project_ref {
+            Some(project_ref) => project_ref,
+            None => access::project_ref(&self.settings, &claims, &api_key, &self.endpoint)?,
+        };
+        auth::Session { project_ref, api_key, source, token }.credential().map_err(CliError::failed)
     }
 
     fn connect(&self, credential: &Credential, stats: &Arc<Stats>) -> Result<S3Service, CliError> {
@@ -279,23 +312,14 @@ fn keys(settings: &Settings) -> Result<Option<Choice>, CliError> {
     Ok(Some(Choice::Chain(Box::new(chain))))
 }
 
-fn minting(settings: &Settings, endpoint: &Endpoint) -> Result<Minting, CliError> {
-    let secret = settings.get(Setting::JwtSecret).ok_or_else(|| {
-        CliError::failed(
-            "users and roles are minted with the project's JWT secret; set SUPABASE_JWT_SECRET (`supabase status \
-             -o env` prints it as JWT_SECRET)",
-        )
-    })?;
-    let secret = Secret::new(secret.value.expose().trim());
-    let api_key = settings.one_of(access::API_KEYS)?.ok_or_else(|| {
+fn api_key(settings: &Settings) -> Result<Secret, CliError> {
+    let found = settings.one_of(access::API_KEYS)?.ok_or_else(|| {
         CliError::failed(
             "a user's requests are signed with the project's anon or publishable key; set SUPABASE_ANON_KEY or \
              SUPABASE_PUBLISHABLE_KEY",
         )
     })?;
-    let api_key = crate::cli::identity::read_api_key(&api_key)?;
-    let issuer = format!("{}/auth/v1", endpoint.url.split("/storage/v1").next().unwrap_or(&endpoint.url));
-    Ok(Minting { secret, api_key, issuer })
+    identity::read_api_key(&found)
 }
 
 #[cfg(test)]

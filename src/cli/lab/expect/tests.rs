@@ -47,6 +47,12 @@ fn every_form_is_understood() {
 }
 
 #[test]
+fn an_address_alone_is_who_signs_in() {
+    let read = parse("f", "[identities]\nbob = { email = \"bob@example.com\" }\n").expect("it is right");
+    assert_eq!(read.identities[0].kind, Kind::SignsIn("bob@example.com".to_owned()));
+}
+
+#[test]
 fn mistakes_are_told_with_line_and_column() {
     for (text, place, words) in [
         ("[identities", "f.toml:1:12: ", ""),
@@ -57,6 +63,7 @@ fn mistakes_are_told_with_line_and_column() {
         ("[identities]\nx = { }\n", "f.toml:2:5: ", "as_user"),
         ("[identities]\nx = { anon = true, keys = true }\n", "f.toml:2:5: ", "one of"),
         ("[identities]\nx = { keys = true, role = \"r\" }\n", "f.toml:2:5: ", "no role"),
+        ("[identities]\nx = { email = \"a@b.c\", role = \"r\" }\n", "f.toml:2:5: ", "as_user"),
         ("[identities]\nx = { as_user = \"alice\" }\n", "f.toml:2:5: ", "no UUID"),
         ("[identities]\nx = { anon = true, claims = { sub = \"x\" } }\n", "f.toml:2:5: ", "sub"),
     ] {

@@ -14,14 +14,15 @@ fn args(identities: &[&str], role: &[&str], claims: &[&str]) -> WhoArgs {
 #[test]
 fn users_roles_and_keys_are_told_apart() {
     let alice = format!("alice={ALICE}");
-    let all =
-        parse(&args(&[&alice, "anon", "nobody=anon", "service", "root=service"], &[], &[])).expect("right");
+    let given = [&*alice, "anon", "nobody=anon", "service", "root=service", "bob=b@example.com"];
+    let all = parse(&args(&given, &[], &[])).expect("right");
     let names: Vec<_> = all.iter().map(|who| who.name.as_str()).collect();
-    assert_eq!(names, ["alice", "anon", "nobody", "service", "root"]);
+    assert_eq!(names, ["alice", "anon", "nobody", "service", "root", "bob"]);
     let nobody = Kind::Minted { sub: None, role: None, claims: Map::new() };
     let kinds: Vec<_> = all.into_iter().map(|who| who.kind).collect();
     let user = Kind::Minted { sub: Some(ALICE.to_owned()), role: None, claims: Map::new() };
-    assert_eq!(kinds, [user, nobody.clone(), nobody, Kind::Keys, Kind::Keys]);
+    let bob = Kind::SignsIn("b@example.com".to_owned());
+    assert_eq!(kinds, [user, nobody.clone(), nobody, Kind::Keys, Kind::Keys, bob]);
 }
 
 #[test]
@@ -34,7 +35,7 @@ fn roles_and_claims_go_to_the_identity_they_name() {
     let all = parse(&given).expect("right");
     let of = |index: usize| match &all[index].kind {
         Kind::Minted { role, claims, .. } => (role.clone(), Value::from(claims.clone())),
-        Kind::Keys => panic!("keys"),
+        other => panic!("{other:?}"),
     };
     assert_eq!(of(0), (None, json!({"a": {"x": "y=z"}})));
     assert_eq!(of(1), (Some("staff".to_owned()), json!({"b": "=1"})));
@@ -50,6 +51,7 @@ fn what_cannot_be_meant_is_refused() {
         (args(&[&alice, &alice], &[], &[]), "two identities"),
         (args(&[&alice], &["bob=x"], &[]), "no --as bob"),
         (args(&[&alice], &["x"], &[]), "NAME="),
+        (args(&["bob=b@example.com"], &["bob=x"], &[]), "of their own"),
         (args(&["service"], &["service=x"], &[]), "neither"),
         (args(&["service"], &[], &["service={}"]), "neither"),
         (args(&[&alice], &[], &["alice=[]"]), "JSON"),
