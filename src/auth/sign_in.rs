@@ -14,8 +14,9 @@ use super::source::TokenSource;
 use crate::private_file::Stamp;
 use crate::secret::Secret;
 
-/// An answer that was lost on its way is asked for again at once: Auth takes the parent of the live token once more.
-const ATTEMPTS: u32 = 2;
+/// An answer that was lost on its way is asked for again at once: Auth takes the parent of the live token once more. One
+/// that did not come for longer than this is given up: somebody may be waiting.
+const SOON: Duration = Duration::from_secs(2);
 /// What Auth asks for in a `Retry-After` is granted up to this.
 const LONGEST_REST: Duration = Duration::from_mins(1);
 
@@ -111,12 +112,10 @@ fn is_fresh(token: &Secret) -> bool {
 }
 
 fn refresh(auth: &Auth, token: &Secret) -> Result<Grant, Refusal> {
-    let mut attempt = 1;
-    loop {
-        match auth.refresh(token) {
-            Err(refusal) if refusal.kind == RefusalKind::Away && attempt < ATTEMPTS => attempt += 1,
-            result => return result,
-        }
+    let began = Instant::now();
+    match auth.refresh(token) {
+        Err(refusal) if refusal.kind == RefusalKind::Away && began.elapsed() < SOON => auth.refresh(token),
+        result => result,
     }
 }
 

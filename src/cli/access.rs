@@ -145,10 +145,7 @@ fn session(settings: &Settings) -> Result<Choice, CliError> {
     };
     let api_key = settings.one_of(API_KEYS)?;
     if api_key.is_none() && who.setting != Setting::User {
-        return Err(CliError::failed(format!(
-            "{who} names a user, whose requests the project's anon or publishable key must sign; set \
-             SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY, or give --anon-key-file"
-        )));
+        return Err(identity::without_key(&who));
     }
     Ok(Choice::Session { api_key, who })
 }

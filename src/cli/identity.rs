@@ -105,10 +105,7 @@ pub fn read(settings: &Settings, choice: &Choice) -> Result<Option<SessionParts>
     }
     check_role_and_claims(settings, who)?;
     let Some(api_key) = api_key else {
-        return Err(CliError::failed(format!(
-            "{who} names a user, whose requests the project's anon or publishable key must sign; set \
-             SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY, or give --anon-key-file"
-        )));
+        return Err(without_key(who));
     };
     let key = read_api_key(api_key)?;
     let source = source(settings, choice, who, &key)?;
@@ -117,6 +114,14 @@ pub fn read(settings: &Settings, choice: &Choice) -> Result<Option<SessionParts>
         .map_err(|why| CliError::failed(format!("the session token of {who}: {why}")))?;
     let api_key_origin = api_key.origin.clone();
     Ok(Some(SessionParts { api_key: key, api_key_origin, token, source, claims, home: None }))
+}
+
+/// What to say where a user is named, but no key to sign with.
+pub fn without_key(who: &Found) -> CliError {
+    CliError::failed(format!(
+        "{who} names a user, whose requests the project's anon or publishable key must sign; set \
+         SUPABASE_PUBLISHABLE_KEY or SUPABASE_ANON_KEY, or give --anon-key-file"
+    ))
 }
 
 /// The key that signs a user's requests.
@@ -186,7 +191,7 @@ fn kept(settings: &Settings, who: &Found) -> Result<SessionParts, CliError> {
         .map_err(|why| CliError::failed(format!("the token of {}: {why}", source.describe())))?;
     Ok(SessionParts {
         api_key: kept.api_key,
-        api_key_origin: source.describe(),
+        api_key_origin: format!("the key of {}", source.describe()),
         token,
         source: Box::new(source),
         claims,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::access::{self, Access, Choice};
 use super::args::WhoamiArgs;
+use super::endpoint::Endpoint;
 use super::error::CliError;
 use super::identity;
 use super::setting::Setting;
@@ -52,7 +53,7 @@ fn kept(settings: &Settings, choice: &Choice) -> Result<Told, CliError> {
         email: kept.email,
         claims: jwt::decode(kept.access_token.expose()),
         project_ref: Some(kept.project_ref),
-        endpoint: kept.url,
+        endpoint: Endpoint::of_api(&kept.url).map_err(CliError::failed)?.url,
         refreshed: "with its refresh token, ahead of expiry; new ones are kept".to_owned(),
         ..Told::default()
     })

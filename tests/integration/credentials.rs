@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{Backend, Bucket, Login, MountOptions, Place, Users, is_mounted};
@@ -252,26 +253,35 @@ fn read_through_many_tokens(
     bucket: &Bucket<'_>,
     users: &Users,
     options: MountOptions<'_>,
-    renew: impl Fn(),
+    renew: impl Fn() + Sync,
 ) {
     let key = format!("{}/file", users.alice);
     bucket.put(&key, "mine");
     let mount = options.login(Login::Custom).args("--metadata-ttl 0s --negative-ttl 0s").start();
-    let began = Instant::now();
-    let mut renewed = Instant::now();
-    let mut reads = 0;
-    // On a machine under load, dropping the caches takes long.
-    while began.elapsed() < Duration::from_secs(12) || reads <= 10 {
-        assert_eq!(fs::read(mount.at(&key)).expect("a read under an expiring token"), b"mine");
-        assert!(fs::metadata(mount.at(&users.alice)).expect("a stat").is_dir());
-        mount.drop_kernel_caches();
-        reads += 1;
-        if renewed.elapsed() > Duration::from_secs(2) {
-            renew();
-            renewed = Instant::now();
+    let stop = AtomicBool::new(false);
+    let read = || {
+        let (began, mut reads) = (Instant::now(), 0);
+        // On a machine under load, dropping the caches takes long.
+        while began.elapsed() < Duration::from_secs(12) || reads <= 10 {
+            assert_eq!(fs::read(mount.at(&key)).expect("a read under an expiring token"), b"mine");
+            assert!(fs::metadata(mount.at(&users.alice)).expect("a stat").is_dir());
+            mount.drop_kernel_caches();
+            reads += 1;
+            std::thread::sleep(Duration::from_millis(30));
         }
-        std::thread::sleep(Duration::from_millis(30));
-    }
+    };
+    std::thread::scope(|scope| {
+        // However long a read takes, there is always a new token in time.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renew();
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        let reader = scope.spawn(read).join();
+        stop.store(true, Ordering::Relaxed);
+        reader.expect("no error");
+    });
     let _ = backend;
 }
 
@@ -306,7 +316,11 @@ fn a_token_command_is_run_again_before_its_token_expires() {
     let place = Place::new();
     // A stock of tokens, each to be valid from a moment on: the command prints the newest that the test has put there.
     let path = place.path().join("stock");
-    let write = |path: &Path| fs::write(path, backend.token(&users.alice, 5)).expect("a token");
+    let write = |path: &Path| {
+        let next = path.with_extension("next");
+        fs::write(&next, backend.token(&users.alice, 5)).expect("a token");
+        fs::rename(&next, path).expect("renamed");
+    };
     write(&path);
     let options = MountOptions::new(&backend, &bucket.name)
         .place(place)

@@ -73,6 +73,9 @@ fn a_session_is_kept_mounted_and_ended() {
     assert_eq!((&who["kind"], &who["expired"]), (&json!("session"), &json!(false)));
     assert!(who["refreshed"].as_str().is_some_and(|how| how.contains("refresh token")), "{who}");
     assert!(who["expires_at"].is_string(), "{who}");
+    assert_eq!(who["endpoint"], json!(format!("{}/", backend.facts().endpoint)));
+    let checks = place.supafs(["doctor", &format!("{}/{}", bucket.name, users.alice)], &[]).ok().stdout;
+    assert!(checks.contains(&email(&users.alice)) && !checks.contains("warn"), "{checks}");
 
     // Nothing but the name: the session knows its project and its key. Without a name it is the only one.
     for args in [vec!["--user", &email(&users.alice)], vec![], vec!["--user"]] {
