@@ -545,8 +545,10 @@ impl Inner {
         true
     }
 
-    /// A directory has so many entries at least.
-    pub(super) fn note_len(&self, prefix: &str, len: usize) {
+    /// A directory has so many entries at least, on so many pages.
+    pub(super) fn note_len(&self, prefix: &str, len: usize, pages: usize) {
+        // As many as can be remembered: it is not to be tried again.
+        let len = if pages >= self.max_weight / PAGE { self.max_weight.max(PAGE) } else { len };
         let mut dirs = self.dirs.lock();
         let directory = dirs.entry(prefix);
         directory.known_len = directory.known_len.max(Some(len));

@@ -80,7 +80,7 @@ async fn run(fill: Fill, cuts: VecDeque<String>, mut held: Option<Arc<Listing>>)
         }
         count += 1;
         if listing.gives_up(count) {
-            fill.inner.note_len(&fill.prefix, listing.len());
+            fill.inner.note_len(&fill.prefix, listing.len(), count);
             return fill.fail(failure(&fill.prefix, "the directory is too large to be listed for lookups"));
         }
         held = held.filter(|listing| listing.has_limit());

@@ -49,6 +49,16 @@ enum Cuts {
     None,
 }
 
+impl Cuts {
+    fn next(&mut self) -> Option<String> {
+        match self {
+            Self::Known(points) => points.pop_front(),
+            Self::Spread(spread) => spread.next(),
+            Self::None => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Stretch {
     id: u64,
@@ -114,17 +124,17 @@ impl Pages {
     /// Whatever any of the pages ends with. Nothing can be had after that.
     pub async fn next(&mut self, allowed: usize) -> Result<Option<Page>, StoreError> {
         loop {
-            let Some(head) = self.stretches.front_mut() else {
-                // Guesses beyond the end are answered soon, and their connections are of use.
-                self.requests.detach_all();
-                return Ok(None);
-            };
+            let Some(head) = self.stretches.front_mut() else { return Ok(None) };
             let is_last = head.is_done && head.arrived.len() <= 1;
             if let Some(mut page) = head.arrived.pop_front() {
                 if is_last {
                     // What follows begins where this stretch ends.
                     page.page.next.clone_from(&head.until);
                     self.stretches.pop_front();
+                }
+                if self.stretches.is_empty() {
+                    // Guesses beyond the end are answered soon, and their connections are of use.
+                    self.requests.detach_all();
                 }
                 return Ok(Some(page));
             }
@@ -171,25 +181,18 @@ impl Pages {
         if stretch.is_done {
             return;
         }
-        let cut = loop {
-            let text = match &mut stretch.cuts {
-                Cuts::Known(points) => points.pop_front(),
-                Cuts::Spread(spread) => spread.next(),
-                Cuts::None => None,
-            };
-            let Some(text) = text else {
-                stretch.cuts = Cuts::None;
-                return;
-            };
+        let after = stretch.after.as_ref();
+        // A guess that is of no use is passed over, but not for ever.
+        let cut = (0..MAX_AHEAD).map_while(|_| stretch.cuts.next()).find_map(|text| {
             let cut = format!("{}{text}{FIRST}", self.prefix);
-            if stretch.until.as_ref().is_some_and(|until| cut >= *until) {
-                stretch.cuts = Cuts::None;
-                return;
-            }
             let is_inside = self.fold && text.contains('/');
-            if stretch.after.as_ref().is_none_or(|after| cut > *after) && !is_inside && !text.is_empty() {
-                break cut;
-            }
+            let is_ahead = after.is_none_or(|after| cut > *after);
+            (is_ahead && !is_inside && !text.is_empty()).then_some(cut)
+        });
+        let is_within = |cut: &String| stretch.until.as_ref().is_none_or(|until| cut < until);
+        let Some(cut) = cut.filter(is_within) else {
+            stretch.cuts = Cuts::None;
+            return;
         };
         let until = stretch.until.replace(cut.clone());
         let cuts = std::mem::replace(&mut stretch.cuts, Cuts::None);

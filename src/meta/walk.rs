@@ -234,7 +234,11 @@ impl Running {
             for folder in complete {
                 self.keep(folder);
             }
-            let Some(position) = position else { return };
+            let Some(position) = position else {
+                // All is here: whoever follows will come.
+                walk.state.lock().ahead = 0;
+                return;
+            };
             walk.state.lock().position = position;
             self.list_by_themselves(|state, prefix| state.has_passed(prefix) || tree.is_large(prefix));
             if folders < count * FOLDERS_A_PAGE || dry >= DRY_PAGES {
