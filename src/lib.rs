@@ -19,14 +19,14 @@
 //!
 //! # Locks
 //! All are short `parking_lot` mutexes, never held across an await. Ranks, first taken first: `fs::handle` <
-//! `fs::inode` < {`meta::dir_cache`, `meta::known`, `data::reader` < `data::fetch` < `data::cache`}.
+//! `fs::inode` < {`meta::dir_cache` < `meta::walk`, `meta::known`, `data::reader` < `data::fetch` < `data::cache`}.
 //!
 //! # Words
 //! *Key*: the name of an object in its bucket; here relative to the root of the mount. *Component*: what stands
 //! between two slashes of a key; *name*: the same as a file name ([`name`] maps the two). *Prefix*: what the keys
 //! of a directory begin with. *Version*: the bytes an `ETag` stands for. *Block*: the unit of the cache. *Flight*:
 //! one GET under way. *Probe*: asking for one name instead of a listing; in [`lab`], trying a right. *Verdict*: what a
-//! probe of a right came to.
+//! probe of a right came to. *Walk*: one flat listing that is folded into many directories ahead of a reader.
 
 pub mod attrs;
 pub mod auth;

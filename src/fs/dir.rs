@@ -61,7 +61,7 @@ impl Fs {
             // The start, or the start again: rewinddir shows the directory as it is now.
             let prefix = self.prefix(directory.ino)?;
             let changes = Arc::new(self.meta.changes(&prefix, Instant::now()));
-            let stream = Stream { listing: self.meta.listing(&prefix), changes, prefix: prefix.into() };
+            let stream = Stream { listing: self.meta.browse(&prefix), changes, prefix: prefix.into() };
             *directory.listing.lock() = Some(stream.clone());
             stream
         };

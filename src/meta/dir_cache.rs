@@ -14,14 +14,15 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::listing::PageFolder;
+use super::fill;
 use super::overlay::Overlay;
+use super::walk::{self, Walks};
 use super::{Entry, Kind, Listing};
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
 use crate::stats::Stats;
-use crate::store::{ListRequest, ListedObject, ObjectStore, StoreError, StoreErrorKind};
+use crate::store::{ListRequest, ListedObject, ObjectStore, StoreError};
 
 /// After this many single lookups in a directory of unknown size, its listing is cheaper than the next ones.
 const LOOKUPS_BEFORE_LISTING: usize = 3;
@@ -29,8 +30,17 @@ const LOOKUPS_BEFORE_LISTING: usize = 3;
 /// Single lookups remembered for one directory before those that have aged are cleared away.
 const MAX_LOOKUPS: usize = 1000;
 
+/// Pages that a directory of unknown size is listed for, because of lookups.
+const PAGES_FOR_LOOKUPS: usize = 16;
+
+/// Sub-folders that were gone through in order, one soon after the other, before the rest is read ahead.
+const FOLDERS_BEFORE_WALK: usize = 2;
+
+/// So soon.
+const SOON: Duration = Duration::from_secs(10);
+
 /// Entries that one request lists.
-const PAGE: usize = 999;
+pub(super) const PAGE: usize = 999;
 
 /// The answer to a lookup.
 #[derive(Debug, Clone)]
@@ -51,8 +61,12 @@ struct Directory {
     /// Single lookups that came within the time to live of each other.
     lookups_in_a_row: usize,
     last_lookup: Option<Instant>,
-    /// What the last listing held.
+    /// What the last listing held, at least.
     known_len: Option<usize>,
+    /// The sub-folder that was last listed, how many were so in order, and when.
+    last_folder: Option<(Box<str>, usize, Instant)>,
+    /// Walks through it that were in vain: each doubles what it takes to begin another.
+    vain_walks: u32,
     /// What was asked before this is not to be remembered: something was seen to have changed.
     invalidated: Option<Instant>,
 }
@@ -63,7 +77,7 @@ impl Directory {
     }
 
     /// Counts a lookup that has to ask. `true`: listing the directory is the cheaper way to find out.
-    fn prefers_listing(&mut self, ttl: Duration) -> bool {
+    fn prefers_listing(&mut self, ttl: Duration, max_len: usize) -> bool {
         if self.last_lookup.is_none_or(|at| at.elapsed() > ttl) {
             self.lookups_in_a_row = 0;
         }
@@ -72,8 +86,29 @@ impl Directory {
         match self.known_len {
             // One page costs less than the two requests of a lookup.
             Some(len) if len < PAGE => true,
+            // It would drive out everything else.
+            Some(len) if len >= max_len => false,
             known => self.lookups_in_a_row > LOOKUPS_BEFORE_LISTING.max(known.unwrap_or(0) / PAGE),
         }
+    }
+
+    /// A listing that is believed, or on its way.
+    fn shared(&self, ttl: Duration) -> Option<Arc<Listing>> {
+        let is_valid = |listing: &&Arc<Listing>| !listing.valid_for(ttl).is_zero();
+        if let Some(listing) = self.listing.as_ref().filter(is_valid) {
+            return Some(Arc::clone(listing));
+        }
+        self.growing.upgrade().filter(|listing| self.is_since(listing.begun()))
+    }
+
+    /// Notes that a sub-folder is listed. `true`: several were, in order and one soon after the other.
+    fn is_walked(&mut self, folder: &str) -> bool {
+        let count = match &self.last_folder {
+            Some((last, count, at)) if **last < *folder && at.elapsed() < SOON => count + 1,
+            _ => 0,
+        };
+        self.last_folder = Some((folder.into(), count, Instant::now()));
+        count >= FOLDERS_BEFORE_WALK << self.vain_walks.min(16)
     }
 
     fn is_since(&self, asked: Instant) -> bool {
@@ -86,15 +121,16 @@ struct Directories {
     weight: usize,
 }
 
-struct Inner {
-    store: Arc<dyn ObjectStore>,
-    stats: Arc<Stats>,
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) stats: Arc<Stats>,
     dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
     overlay: Overlay,
-    ttl: Duration,
+    pub(super) walks: Walks,
+    pub(super) ttl: Duration,
     negative_ttl: Duration,
-    max_weight: usize,
+    pub(super) max_weight: usize,
 }
 
 /// See the module.
@@ -110,6 +146,7 @@ impl DirCache {
             dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
             probes: SingleFlight::new(),
             overlay: Overlay::new(tuning.metadata_ttl),
+            walks: Walks::default(),
             ttl: tuning.metadata_ttl,
             // What was changed here is laid over for one time to live: an absence must not be believed beyond that.
             negative_ttl: tuning.negative_ttl.min(tuning.metadata_ttl),
@@ -140,46 +177,74 @@ impl DirCache {
             Remembered::Answer(answer) => return Ok(answer),
             Remembered::Nothing { list_first } => list_first,
         };
-        if !(list_first || name::needs_listing(name) || inner.store.is_listed_only(prefix)) {
+        let must_list = name::needs_listing(name) || inner.store.is_listed_only(prefix);
+        if !(list_first || must_list) {
             return self.probe(prefix, name).await;
         }
-        let mut listing = self.listing(prefix);
+        let mut listing = self.listing_for(prefix, inner.ttl, must_list);
+        match listing.begins().await {
+            Ok(is_complete) if is_complete || must_list => {}
+            Err(error) if must_list || !listing.is_given_up() => return Err(error),
+            _ => {
+                // It is not to be had by one request: one name is.
+                return tokio::select! {
+                    biased;
+                    Ok(()) = listing.complete() => Ok(inner.found(&listing, listing.find(name))),
+                    found = self.probe(prefix, name) => found,
+                };
+            }
+        }
         listing.complete().await?;
         let mut entry = listing.find(name);
         if entry.is_none() && inner.negative_ttl < inner.ttl {
             // The listing is believed, but not for what it does not contain.
-            listing = self.listing_within(prefix, inner.negative_ttl);
+            listing = self.listing_for(prefix, inner.negative_ttl, true);
             listing.complete().await?;
             entry = listing.find(name);
         }
-        let ttl = if entry.is_some() { inner.ttl } else { inner.negative_ttl };
-        Ok(Lookup { valid: listing.valid_for(ttl), entry, asked: listing.begun })
+        Ok(inner.found(&listing, entry))
     }
 
-    /// The listing of a directory, fresh or on its way.
+    /// The listing of a directory for somebody who goes through it, fresh or on its way. If that is a walk, it may be
+    /// read ahead.
     #[must_use]
-    pub fn listing(&self, prefix: &str) -> Arc<Listing> {
-        self.listing_within(prefix, self.0.ttl)
-    }
-
-    fn listing_within(&self, prefix: &str, ttl: Duration) -> Arc<Listing> {
+    pub fn browse(&self, prefix: &str) -> Arc<Listing> {
         let inner = &self.0;
         let mut dirs = inner.dirs.lock();
         let directory = dirs.entry(prefix);
-        if let Some(listing) = &directory.listing
-            && !listing.valid_for(ttl).is_zero()
-        {
-            return Arc::clone(listing);
-        }
-        if let Some(listing) = directory.growing.upgrade()
-            && directory.is_since(listing.begun)
-        {
+        if let Some(listing) = directory.shared(inner.ttl).filter(|listing| listing.lift_limit()) {
+            drop(dirs);
+            inner.walks.used(prefix, &listing);
             return listing;
         }
         let listing = Arc::new(Listing::new());
         directory.growing = Arc::downgrade(&listing);
+        let cuts = fill::cuts(directory.listing.as_ref());
+        let root = inner.walk_to(&mut dirs, prefix);
         drop(dirs);
-        tokio::spawn(fill(Arc::clone(inner), prefix.to_owned(), Arc::downgrade(&listing)));
+        let is_brought = inner.walks.brings(prefix, &listing)
+            || root.is_some_and(|root| walk::spawn(inner, root, prefix, &listing));
+        if !is_brought {
+            fill::spawn(inner, prefix, &listing, cuts);
+        }
+        listing
+    }
+
+    /// `whole`: it is wanted to its end, however large it is.
+    fn listing_for(&self, prefix: &str, ttl: Duration, whole: bool) -> Arc<Listing> {
+        let inner = &self.0;
+        let mut dirs = inner.dirs.lock();
+        let directory = dirs.entry(prefix);
+        if let Some(listing) = directory.shared(ttl).filter(|listing| !whole || listing.lift_limit()) {
+            return listing;
+        }
+        let pages = directory.known_len.unwrap_or(0) / PAGE * 4;
+        let pages = pages.max(PAGES_FOR_LOOKUPS).min(inner.max_weight / PAGE);
+        let listing = Arc::new(if whole { Listing::new() } else { Listing::for_lookups(pages) });
+        directory.growing = Arc::downgrade(&listing);
+        let cuts = fill::cuts(directory.listing.as_ref());
+        drop(dirs);
+        fill::spawn(inner, prefix, &listing, cuts);
         listing
     }
 
@@ -221,7 +286,7 @@ impl DirCache {
     /// What a name in a listing stands for by a change made here that the listing may miss.
     #[must_use]
     pub fn change_beside(&self, prefix: &str, name: &[u8], listing: &Listing) -> Option<Option<Entry>> {
-        self.0.overlay.since(prefix, name, listing.begun)
+        self.0.overlay.since(prefix, name, listing.begun())
     }
 
     /// What a name stands for, where the server was asked at this time and answered `found`.
@@ -251,6 +316,7 @@ impl DirCache {
 
     /// Forgets everything below a prefix, which was moved or removed.
     pub fn forget_below(&self, prefix: &str) {
+        self.0.walks.stop(prefix);
         self.0.overlay.forget_below(prefix);
         let mut dirs = self.0.dirs.lock();
         let gone: Vec<Box<str>> = dirs
@@ -299,7 +365,7 @@ impl DirCache {
     /// # Errors
     /// When it cannot be had.
     pub async fn complete(&self, prefix: &str) -> Result<(), StoreError> {
-        self.listing(prefix).complete().await
+        self.listing_for(prefix, self.0.ttl, true).complete().await
     }
 
     /// Whether a directory holds anything but `name`, as far as that is known without asking.
@@ -365,70 +431,6 @@ async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
     Ok((link.map(|link| Kind::Link(link.into())), asked))
 }
 
-/// Ends a listing whose task ends without doing so, by a panic: nobody must wait for it for ever.
-struct Fill {
-    inner: Arc<Inner>,
-    prefix: String,
-    listing: Weak<Listing>,
-}
-
-impl Fill {
-    fn fail(&self, error: StoreError) {
-        if let Some(listing) = self.listing.upgrade() {
-            self.inner.drop_growing(&self.prefix, &listing);
-            listing.fail(error);
-        }
-    }
-}
-
-impl Drop for Fill {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.fail(StoreError {
-                kind: StoreErrorKind::Protocol,
-                operation: "ListObjectsV2",
-                key: self.prefix.clone(),
-                status: 0,
-                code: String::new(),
-                message: "the listing could not be understood".to_owned(),
-            });
-        }
-    }
-}
-
-/// Reads a listing to its end, or until nobody wants it any more.
-async fn fill(inner: Arc<Inner>, prefix: String, listing: Weak<Listing>) {
-    let mut folder = PageFolder::new(&prefix);
-    let mut request = ListRequest { prefix: prefix.clone(), fold: true, ..ListRequest::default() };
-    let fill = Fill { inner, prefix, listing };
-    loop {
-        let page = match fill.inner.store.list(&request).await {
-            Ok(page) => page,
-            Err(error) => return fill.fail(error),
-        };
-        let Some(listing) = fill.listing.upgrade() else { return };
-        request.after.clone_from(&page.next);
-        folder.add(&listing, page);
-        if request.after.is_none() {
-            report_unshowable(&fill.inner.stats, &folder.unshowable);
-            fill.inner.keep(&fill.prefix, listing);
-            return;
-        }
-    }
-}
-
-fn report_unshowable(stats: &Stats, keys: &[String]) {
-    let Some(first) = keys.first() else { return };
-    if stats.unshowable_keys.get() == 0 {
-        tracing::warn!(
-            key = first,
-            count = keys.len(),
-            "keys that cannot be shown as a file name are left out; rename them with another client"
-        );
-    }
-    stats.unshowable_keys.add(keys.len() as u64);
-}
-
 enum Remembered {
     Answer(Lookup),
     /// `list_first`: a listing of the directory is the cheaper way to find out.
@@ -448,7 +450,7 @@ impl Inner {
             let entry = listing.find(name);
             let valid = listing.valid_for(ttl(&entry));
             if !valid.is_zero() {
-                return Remembered::Answer(Lookup { entry, valid, asked: listing.begun });
+                return Remembered::Answer(Lookup { entry, valid, asked: listing.begun() });
             }
         }
         if let Some((entry, at)) = directory.lookups.get(name) {
@@ -458,7 +460,7 @@ impl Inner {
             }
         }
         // Where only the absence has become too old, a probe is cheaper than listing all again.
-        let list_first = directory.prefers_listing(self.ttl) && !listing_holds;
+        let list_first = directory.prefers_listing(self.ttl, self.max_weight.max(PAGE)) && !listing_holds;
         Remembered::Nothing { list_first }
     }
 
@@ -481,23 +483,78 @@ impl Inner {
         self.reweigh(&mut dirs, before, after);
     }
 
-    fn keep(&self, prefix: &str, listing: Arc<Listing>) {
+    /// A lookup's answer out of a complete listing.
+    fn found(&self, listing: &Listing, entry: Option<Entry>) -> Lookup {
+        let ttl = if entry.is_some() { self.ttl } else { self.negative_ttl };
+        Lookup { valid: listing.valid_for(ttl), entry, asked: listing.begun() }
+    }
+
+    /// What a walk that has come to a folder probably goes through: the directory above it.
+    fn walk_to<'a>(&self, dirs: &mut Directories, folder: &'a str) -> Option<&'a str> {
+        let name = folder.strip_suffix('/')?;
+        let (root, component) = name.split_at(name.rfind('/').map_or(0, |slash| slash + 1));
+        if self.ttl.is_zero() || self.store.is_listed_only(root) {
+            return None;
+        }
+        let directory = dirs.lru.get_mut(root)?;
+        let is_walked = directory.is_walked(folder);
+        let listing = directory.listing.as_ref().filter(|_| is_walked)?;
+        // For the last one alone it would be no gain.
+        listing.has_directories_after(&name::from_component(component), 1).then_some(root)
+    }
+
+    pub(super) fn note_vain_walk(&self, root: &str) {
+        if let Some(directory) = self.dirs.lock().lru.peek_mut(root) {
+            directory.vain_walks += 1;
+            directory.last_folder = None;
+        }
+    }
+
+    /// Whether what a walk asked for at a time is of use for a directory.
+    pub(super) fn takes(&self, prefix: &str, asked: Instant) -> bool {
+        let mut dirs = self.dirs.lock();
+        let directory = dirs.entry(prefix);
+        let is_fresh = |listing: &Arc<Listing>| !listing.valid_for(self.ttl).is_zero();
+        directory.is_since(asked) && !directory.listing.as_ref().is_some_and(is_fresh)
+    }
+
+    pub(super) fn keep(&self, prefix: &str, listing: Arc<Listing>) {
+        self.keep_unless(prefix, listing, || false);
+    }
+
+    /// Keeps a listing, if nothing has changed since it began.
+    pub(super) fn keep_unless(
+        &self,
+        prefix: &str,
+        listing: Arc<Listing>,
+        is_over: impl FnOnce() -> bool,
+    ) -> bool {
         let mut dirs = self.dirs.lock();
         let directory = dirs.entry(prefix);
         directory.known_len = Some(listing.len());
-        if !directory.is_since(listing.begun) {
-            return;
+        if !directory.is_since(listing.begun()) || is_over() {
+            return false;
         }
-        self.overlay.listed(prefix, listing.begun);
+        self.overlay.listed(prefix, listing.begun());
         let before = directory.weight();
         directory.listing = Some(listing);
         directory.growing = Weak::new();
         directory.lookups = HashMap::new();
         let after = directory.weight();
         self.reweigh(&mut dirs, before, after);
+        true
     }
 
-    fn drop_growing(&self, prefix: &str, listing: &Arc<Listing>) {
+    /// A directory has so many entries at least, on so many pages.
+    pub(super) fn note_len(&self, prefix: &str, len: usize, pages: usize) {
+        // As many as can be remembered: it is not to be tried again.
+        let len = if pages >= self.max_weight / PAGE { self.max_weight.max(PAGE) } else { len };
+        let mut dirs = self.dirs.lock();
+        let directory = dirs.entry(prefix);
+        directory.known_len = directory.known_len.max(Some(len));
+    }
+
+    pub(super) fn drop_growing(&self, prefix: &str, listing: &Arc<Listing>) {
         if let Some(directory) = self.dirs.lock().lru.get_mut(prefix)
             && std::ptr::eq(directory.growing.as_ptr(), Arc::as_ptr(listing))
         {

@@ -5,12 +5,12 @@
 //!
 //! Lock rank: `state` is a leaf, never held across an await.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -109,12 +109,19 @@ enum Progress {
     Failed(StoreError),
 }
 
+const NO_LIMIT: usize = usize::MAX;
+const GIVEN_UP: usize = 0;
+
 /// The entries of one directory.
 pub struct Listing {
     state: RwLock<State>,
     progress: watch::Sender<Progress>,
-    pub(super) begun: Instant,
+    begun: Mutex<Instant>,
     completed: OnceLock<Instant>,
+    /// Pages that may be read for lookups alone; [`NO_LIMIT`] once a reader wants it, [`GIVEN_UP`] once they were read.
+    limit: AtomicUsize,
+    /// It was read ahead by a walk, and nobody has come for it yet.
+    is_ahead: AtomicBool,
     /// The folder is kept by a placeholder, or by an object of its own key.
     placeholder: AtomicBool,
     marker: AtomicBool,
@@ -125,19 +132,66 @@ impl Listing {
         Self {
             state: RwLock::default(),
             progress: watch::Sender::new(Progress::Growing(0)),
-            begun: Instant::now(),
+            begun: Mutex::new(Instant::now()),
             completed: OnceLock::new(),
+            limit: AtomicUsize::new(NO_LIMIT),
+            is_ahead: AtomicBool::new(false),
             placeholder: AtomicBool::new(false),
             marker: AtomicBool::new(false),
         }
+    }
+
+    /// When the first of its pages was asked for: what changed since may be missing.
+    pub(super) fn begun(&self) -> Instant {
+        *self.begun.lock()
+    }
+
+    /// A listing that lookups share: to be given up after so many pages, unless a reader comes.
+    pub(super) fn for_lookups(pages: usize) -> Self {
+        Self { limit: AtomicUsize::new(pages.max(1)), ..Self::new() }
     }
 
     /// The listing of a directory that has just been made.
     pub(super) fn empty() -> Self {
         let listing = Self::new();
         listing.placeholder.store(true, Ordering::Relaxed);
-        listing.finish();
+        listing.finish(Instant::now());
         listing
+    }
+
+    /// Takes over what a walk has read of the directory. A listing ages from when it was asked for.
+    pub(super) fn take(&self, folder: &mut PageFolder, page: ListPage, asked: Instant) {
+        *self.begun.lock() = asked;
+        folder.add_as_of(self, page, asked);
+    }
+
+    pub(super) fn has_limit(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) != NO_LIMIT
+    }
+
+    /// A reader wants it to its end. `false`: too late, it is given up.
+    pub(super) fn lift_limit(&self) -> bool {
+        let lifted = |limit| (limit != GIVEN_UP).then_some(NO_LIMIT);
+        self.limit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lifted).is_ok()
+    }
+
+    /// Whether as many pages have been read as lookups are worth.
+    pub(super) fn gives_up(&self, pages: usize) -> bool {
+        let given_up = |limit| (limit <= pages).then_some(GIVEN_UP);
+        self.limit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, given_up).is_ok()
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) == GIVEN_UP
+    }
+
+    pub(super) fn set_ahead(&self) {
+        self.is_ahead.store(true, Ordering::Relaxed);
+    }
+
+    /// The first to come for what was read ahead is told so.
+    pub(super) fn was_ahead(&self) -> bool {
+        self.is_ahead.swap(false, Ordering::Relaxed)
     }
 
     #[must_use]
@@ -196,6 +250,32 @@ impl Listing {
         }
     }
 
+    /// Waits for a page, or for the end of the listing. `true`: it has ended.
+    ///
+    /// # Errors
+    /// When the listing could not be read so far.
+    pub(super) async fn begins(&self) -> Result<bool, StoreError> {
+        self.reaches(0).await.map(|_| self.is_complete())
+    }
+
+    /// Where to cut the key space so that the parts have about as many entries each: the components there.
+    pub(super) fn cuts(&self, part: usize) -> VecDeque<String> {
+        let state = self.state.read();
+        let cuts = (1..).map(|number| number * part - 1).take_while(|&at| at < state.records.len());
+        let mut cuts: Vec<String> = cuts.map(|at| state.entry(at).component().to_owned()).collect();
+        // Pages show folders behind objects.
+        cuts.sort_unstable();
+        cuts.into()
+    }
+
+    /// Whether so many directories have names behind this one.
+    pub(super) fn has_directories_after(&self, name: &[u8], count: usize) -> bool {
+        let state = self.state.read();
+        let behind = state.by_name.iter().rev().map(|&record| record as usize);
+        let behind = behind.take_while(|&record| state.name(record) > name);
+        behind.filter(|&record| state.records[record].is_directory).take(count).count() == count
+    }
+
     /// Waits for the end of the listing.
     pub(super) async fn complete(&self) -> Result<(), StoreError> {
         self.reaches(usize::MAX - 1).await.map(|_| ())
@@ -221,7 +301,7 @@ impl Listing {
         self.progress.send_replace(Progress::Failed(error));
     }
 
-    fn finish(&self) {
+    fn finish(&self, as_of: Instant) {
         let mut state = self.state.write();
         state.text.shrink_to_fit();
         state.records.shrink_to_fit();
@@ -231,7 +311,7 @@ impl Listing {
         state.by_name = by_name;
         drop(state);
         // Only one task fills a listing, and it ends once.
-        let _first = self.completed.set(Instant::now());
+        let _first = self.completed.set(as_of);
         self.progress.send_replace(Progress::Complete);
     }
 }
@@ -315,6 +395,10 @@ impl PageFolder {
 
     /// Adds a page to the listing, which is complete with the page that has no `next`.
     pub(super) fn add(&mut self, listing: &Listing, page: ListPage) {
+        self.add_as_of(listing, page, Instant::now());
+    }
+
+    fn add_as_of(&mut self, listing: &Listing, page: ListPage, as_of: Instant) {
         let prefix_len = self.prefix.len();
         let folders: HashSet<&str> = page.prefixes.iter().map(|p| &p[prefix_len..p.len() - 1]).collect();
         for ListedObject { key, size, etag, modified_ms } in page.objects {
@@ -355,7 +439,7 @@ impl PageFolder {
         let count = state.records.len();
         drop(state);
         if page.next.is_none() {
-            listing.finish();
+            listing.finish(as_of);
         } else {
             listing.progress.send_replace(Progress::Growing(count));
         }

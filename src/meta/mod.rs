@@ -3,10 +3,14 @@
 //! Everything here is a cache with a time to live; the server's word is never changed, only remembered.
 
 mod dir_cache;
+mod fill;
 mod known;
 mod listing;
 mod memory;
 mod overlay;
+mod pages;
+mod spread;
+mod walk;
 
 pub use dir_cache::{DirCache, Lookup};
 pub use known::Known;

@@ -35,6 +35,7 @@ mod staying_signed_in;
 mod tools_files;
 mod tools_trees;
 mod versions;
+mod walks;
 mod write_back;
 mod write_faults;
 mod writing;

@@ -77,6 +77,31 @@ fn memory_is_bounded_while_reading_10_gib_and_listing_100_000_entries() {
 }
 
 #[test]
+#[ignore = "makes 1,000,000 objects, which takes a minute or two"]
+fn memory_is_bounded_while_walking_through_1_000_000_objects() {
+    let backend = standin_only!("it has a million objects soon");
+    for (folders, files) in [(1_u32, 100_000_u32), (100, 10_000), (20_000, 50)] {
+        let bucket = backend.bucket();
+        bucket.put_keys((0..folders).flat_map(|d| (0..files).map(move |f| format!("d{d:05}/file-{f:06}"))));
+        let mount =
+            MountOptions::new(&backend, &bucket.name).args(OPTIONS).watchdog(Duration::from_mins(15)).start();
+        let before = mount.resident();
+        let begun = std::time::Instant::now();
+        assert_eq!(mount.sh("find . -type f | wc -l").trim(), (folders * files).to_string());
+        let (took, inodes) = (begun.elapsed(), mount.status()["inodes"].as_u64().expect("a count"));
+        let grown = mount.peak_resident() - before;
+        eprintln!(
+            "{folders} folders of {files}: {took:.1?}, {:.1} us and {} bytes an entry, {inodes} inodes at the end",
+            took.as_secs_f64() * 1e6 / f64::from(folders * files),
+            grown / u64::from(folders * files),
+        );
+        assert_within(&mount, inodes, "after a walk");
+        assert_at_rest(&mount);
+        mount.stop();
+    }
+}
+
+#[test]
 fn memory_is_bounded_while_32_files_are_read_at_once() {
     let backend = Backend::start();
     let bucket = backend.bucket();
