@@ -25,6 +25,14 @@ pub(super) const STREAM_SHARE: u64 = 16 << 20;
 /// Told of the headers of each GET of the expected version.
 pub type Seen = Box<dyn Fn(&ObjectId, &ObjectHead) + Send + Sync>;
 
+/// What became of sending for something ahead of need.
+pub(super) enum Sent {
+    /// All of it is there or on its way.
+    NotNeeded,
+    NoBudget,
+    Flights(Vec<Arc<Flight>>),
+}
+
 /// What flights need.
 pub(super) struct Shared {
     pub store: Arc<dyn ObjectStore>,
@@ -263,6 +271,21 @@ impl Fetcher {
             next = end;
         }
         Some(bringing)
+    }
+
+    /// Sends for `blocks`, if any of them is neither there nor on its way and the budget allows it.
+    pub(super) fn send_ahead(&self, object: &ObjectId, blocks: Range<u32>) -> Sent {
+        if self.is_coming(object, &blocks) {
+            return Sent::NotNeeded;
+        }
+        self.ahead(object, blocks).map_or(Sent::NoBudget, Sent::Flights)
+    }
+
+    /// Whether blocks are there or on their way.
+    pub(super) fn is_coming(&self, object: &ObjectId, blocks: &Range<u32>) -> bool {
+        let flights = self.flights.lock();
+        let mut blocks = blocks.clone();
+        blocks.all(|b| self.shared.cache.contains(object, b) || flights.bringing(object, b).is_some())
     }
 
     fn reserve(&self, bytes: u64) -> bool {

@@ -124,6 +124,15 @@ impl Flight {
     }
 }
 
+impl Flight {
+    /// Waits for the end of the flight, whatever it is.
+    pub(super) async fn landed(&self) {
+        let mut state = self.state.clone();
+        // An error: the task is gone.
+        let _end = state.wait_for(|state| !matches!(state, State::Flying(_))).await;
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
         self.abort.abort();

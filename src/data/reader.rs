@@ -19,7 +19,7 @@ use super::flight::Flight;
 use super::{BLOCK, Fetcher, ObjectId, ReadError};
 
 /// Files up to this size are fetched whole with the first read.
-const WHOLE: u64 = 1 << 20;
+pub(super) const WHOLE: u64 = 1 << 20;
 /// What the first read of a larger file fetches, and the least a sequential reader asks for.
 const FIRST: u64 = 1 << 20;
 /// The largest part: one GET. Larger ones gain nothing on a network, and hold up those who wait for their end.
@@ -205,6 +205,6 @@ fn blocks_of(start: u64, end: u64) -> Range<u32> {
 }
 
 /// The first block behind `end`.
-fn block_after(end: u64) -> u32 {
+pub(super) fn block_after(end: u64) -> u32 {
     u32::try_from(end.div_ceil(BLOCK)).unwrap_or(u32::MAX)
 }

@@ -10,6 +10,7 @@ mod dir;
 mod error;
 mod handle;
 pub mod inode;
+mod look_ahead;
 mod lookup;
 mod names;
 mod read;
@@ -40,7 +41,7 @@ pub use write::Creation;
 pub use xattr::Listed;
 
 use crate::config::{Presentation, Tuning, Writing};
-use crate::data::{BlockCache, Fetcher};
+use crate::data::{BlockCache, Fetcher, Lookahead};
 use crate::fs::handle::Handles;
 use crate::fs::inode::InodeTable;
 use crate::meta::{DirCache, FileVersion, Known};
@@ -90,6 +91,7 @@ pub struct Fs {
     suspended: std::sync::atomic::AtomicBool,
     me: Weak<Self>,
     fetcher: Fetcher,
+    lookahead: Lookahead,
     inodes: Mutex<InodeTable>,
     handles: Handles,
     presentation: Presentation,
@@ -126,6 +128,10 @@ impl Fs {
         });
         // Half of the cache may hold what was not asked for yet, so that reading ahead never drives out itself.
         let ahead = budget / 2;
+        let fetcher = Fetcher::new(Arc::clone(&store), cache, Arc::clone(stats), ahead, on_seen);
+        // Requests that somebody waits for must find a place, too.
+        let lookahead =
+            Lookahead::new(fetcher.clone(), Arc::clone(stats), ahead / 4, tuning.max_requests * 3 / 4);
         let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             ends: std::sync::atomic::AtomicBool::new(false),
@@ -136,7 +142,8 @@ impl Fs {
             drafting: Mutex::default(),
             may_be_refused,
             meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats)),
-            fetcher: Fetcher::new(Arc::clone(&store), cache, Arc::clone(stats), ahead, on_seen),
+            fetcher,
+            lookahead,
             store,
             known,
             inodes: Mutex::default(),

@@ -271,7 +271,9 @@ impl DirCache {
         self.0.overlay.forget(prefix, name);
     }
 
-    fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
+    /// The last complete listing of a directory, also where it has aged.
+    #[must_use]
+    pub fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
         self.0.dirs.lock().lru.get(prefix)?.listing.clone()
     }
 

@@ -204,9 +204,15 @@ impl Listing {
     /// The entry with this name. The listing must be complete.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Entry> {
+        self.position(name).and_then(|position| self.get(position))
+    }
+
+    /// Where a name stands, in the order in which pages arrived. The listing must be complete.
+    #[must_use]
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
         let state = self.state.read();
         let slot = state.by_name.binary_search_by(|&record| state.name(record as usize).cmp(name)).ok()?;
-        Some(state.entry(state.by_name[slot] as usize))
+        Some(state.by_name[slot] as usize)
     }
 
     /// The entry at a position, in the order in which pages arrived.
