@@ -43,6 +43,7 @@ pub mod http;
 pub mod identity;
 pub mod lab;
 pub mod logging;
+pub mod machine;
 pub mod meta;
 pub mod name;
 pub mod private_file;
