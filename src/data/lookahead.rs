@@ -122,7 +122,11 @@ impl Lookahead {
             None => state.begin(folder, position, is_first),
         };
         let (id, reached) = (cursor.id, cursor.reached);
-        state.cursors.push(Cursor { read: cursor.read + bytes, next: cursor.next.max(reached + 1), ..cursor });
+        state.cursors.push(Cursor {
+            read: cursor.read + bytes,
+            next: cursor.next.max(reached + 1),
+            ..cursor
+        });
         self.give_up(state, |unread| unread.cursor == id && unread.position + SLACK < reached);
         let cursor = state.cursors.last().filter(|cursor| cursor.is_proven)?;
         state.walked = Some(Instant::now());
@@ -179,7 +183,8 @@ impl Lookahead {
         let Some(unread) = state.unread.remove(&object.hash) else { return };
         let is_there = self.fetcher.is_coming(object, &(0..block_after(unread.bytes)));
         state.settle(&unread, !is_there);
-        let counter = if is_there { &self.stats.lookahead_bytes_used } else { &self.stats.lookahead_bytes_wasted };
+        let counter =
+            if is_there { &self.stats.lookahead_bytes_used } else { &self.stats.lookahead_bytes_wasted };
         counter.add(unread.bytes);
     }
 

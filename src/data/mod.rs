@@ -5,9 +5,11 @@
 //! file.
 
 mod cache;
+mod exact;
 mod fetch;
 mod flight;
 mod lookahead;
+mod pace;
 mod reader;
 
 use std::fmt;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::listing::PageFolder;
 use super::overlay::Overlay;
 use super::{Entry, Kind, Listing};
+use crate::budget::Budget;
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
@@ -89,6 +90,7 @@ struct Directories {
 struct Inner {
     store: Arc<dyn ObjectStore>,
     stats: Arc<Stats>,
+    budget: Arc<Budget>,
     dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
     overlay: Overlay,
@@ -103,10 +105,11 @@ pub struct DirCache(Arc<Inner>);
 
 impl DirCache {
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>, budget: Arc<Budget>) -> Self {
         Self(Arc::new(Inner {
             store,
             stats,
+            budget,
             dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
             probes: SingleFlight::new(),
             overlay: Overlay::new(tuning.metadata_ttl),
@@ -491,6 +494,7 @@ impl Inner {
             return;
         }
         self.overlay.listed(prefix, listing.begun);
+        listing.charge(&self.budget);
         let before = directory.weight();
         directory.listing = Some(listing);
         directory.growing = Weak::new();

@@ -6,8 +6,8 @@
 //! Lock rank: `state` is a leaf, never held across an await.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attrs::Modified;
+use crate::budget::{Budget, Share};
 use crate::etag::ETag;
 use crate::name;
 use crate::store::{ListPage, ListedObject, StoreError};
@@ -115,6 +116,8 @@ pub struct Listing {
     progress: watch::Sender<Progress>,
     pub(super) begun: Instant,
     completed: OnceLock<Instant>,
+    /// What it takes of the memory.
+    share: OnceLock<Share>,
     /// The folder is kept by a placeholder, or by an object of its own key.
     placeholder: AtomicBool,
     marker: AtomicBool,
@@ -127,6 +130,7 @@ impl Listing {
             progress: watch::Sender::new(Progress::Growing(0)),
             begun: Instant::now(),
             completed: OnceLock::new(),
+            share: OnceLock::new(),
             placeholder: AtomicBool::new(false),
             marker: AtomicBool::new(false),
         }
@@ -143,6 +147,14 @@ impl Listing {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.completed.get().is_some()
+    }
+
+    /// Counts what it takes of the memory, as long as it lives. It must be complete.
+    pub(super) fn charge(&self, budget: &Arc<Budget>) {
+        let state = self.state.read();
+        let records = state.records.len() * (size_of::<Record>() + size_of::<u32>());
+        let bytes = (size_of::<Self>() + records + state.text.len()) as u64;
+        self.share.get_or_init(|| budget.take(bytes));
     }
 
     /// Whether the folder has a placeholder.
