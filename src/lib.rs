@@ -13,13 +13,14 @@
 //! | L3 | [`fs`] | POSIX meaning: inodes, handles, operations (below `fuse`) |
 //! | L2 | [`meta`], [`data`], [`writeback`] | directory and attribute cache; block cache, fetches, read-ahead; drafts, spool, uploads |
 //! | L1 | [`store`], [`auth`] | the S3 client; credentials (the store is given a provider) |
-//! | L0 | the rest | names, entity tags, configuration, identity, counters, files, processes, HTTP, commands, logging |
+//! | L0 | the rest | names, entity tags, configuration, the budget of memory, identity, counters, files, processes, HTTP, commands, logging |
 //!
 //! News travels upward through channels only.
 //!
 //! # Locks
 //! All are short `parking_lot` mutexes, never held across an await. Ranks, first taken first: `fs::handle` <
-//! `fs::inode` < {`meta::dir_cache` < `meta::walk`, `meta::known`, `data::reader` < `data::fetch` < `data::cache`}.
+//! `fs::inode` < {`meta::dir_cache` < `meta::walk`, `meta::known`, `data::lookahead`, `data::reader` < `data::fetch` <
+//! `data::cache`}.
 //!
 //! # Words
 //! *Key*: the name of an object in its bucket; here relative to the root of the mount. *Component*: what stands
@@ -30,6 +31,7 @@
 
 pub mod attrs;
 pub mod auth;
+pub mod budget;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -43,6 +45,7 @@ pub mod http;
 pub mod identity;
 pub mod lab;
 pub mod logging;
+pub mod machine;
 pub mod meta;
 pub mod name;
 pub mod private_file;

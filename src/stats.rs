@@ -97,6 +97,12 @@ pub struct Stats {
     /// Reads answered from memory, and those that had to wait for the server.
     pub read_hits: Counter,
     pub read_misses: Counter,
+    /// Bytes of files that were sent for before anybody asked, and what became of them: the rest is still unread.
+    pub lookahead_bytes: Counter,
+    pub lookahead_bytes_used: Counter,
+    pub lookahead_bytes_wasted: Counter,
+    /// Requests for them in flight.
+    pub lookahead_in_flight: Counter,
     /// Files that somebody else changed while they were changed here.
     pub conflicts: Counter,
     /// Keys that could not be shown as a file at all.
@@ -128,6 +134,9 @@ impl Stats {
             "bytes_sent": self.bytes_sent.get(),
             "read_hits": self.read_hits.get(),
             "read_misses": self.read_misses.get(),
+            "lookahead_bytes": self.lookahead_bytes.get(),
+            "lookahead_bytes_used": self.lookahead_bytes_used.get(),
+            "lookahead_bytes_wasted": self.lookahead_bytes_wasted.get(),
             "conflicts": self.conflicts.get(),
             "unshowable_keys": self.unshowable_keys.get(),
         })

@@ -291,10 +291,11 @@ pub struct TuningArgs {
     /// How long a name that is not there is believed to be missing [default: 5s]
     #[arg(long, value_name = "TIME")]
     pub negative_ttl: Option<String>,
-    /// Directory entries and attributes kept in memory [default: 200000]
+    /// Directory entries and attributes kept in memory [default: 200000, less where --cache-memory is below 100MiB]
     #[arg(long, value_name = "N")]
     pub metadata_entries: Option<String>,
-    /// Memory for file contents, read-ahead included, at least 16MiB [default: 256MiB]
+    /// Memory for file contents, read-ahead, listings and uploads, at least 16MiB [default: 256MiB, less on a machine
+    /// or in a control group of less than 2GiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_memory: Option<String>,
     /// Requests in flight at most [default: 64]

@@ -17,7 +17,7 @@ use crate::config::{MountConfig, OnConflict, Presentation, Root, Tuning, Writing
 use crate::identity::Identity;
 use crate::logging::{self, Level, LogFile};
 use crate::writeback::MIN_PART;
-use crate::{daemon, state_dir, sys};
+use crate::{daemon, machine, state_dir, sys};
 
 /// Exit code where files are left in the spool (`EX_TEMPFAIL`).
 pub const STAGED: u8 = 75;
@@ -243,11 +243,15 @@ pub fn tuning(settings: &Settings) -> Result<Tuning, CliError> {
         time => Ok(time),
     };
     let seconds = Duration::from_secs;
+    let cache_memory =
+        settings.parsed(Setting::CacheMemory, machine::default_cache(), at_least_the_minimum)?;
+    // Listings take a fifth of the memory at most.
+    let entries = usize::try_from(cache_memory / 512).unwrap_or(usize::MAX).min(200_000);
     Ok(Tuning {
         metadata_ttl: settings.parsed(Setting::MetadataTtl, seconds(5), units::duration)?,
         negative_ttl: settings.parsed(Setting::NegativeTtl, seconds(5), units::duration)?,
-        metadata_entries: settings.parsed(Setting::MetadataEntries, 200_000, units::count)?,
-        cache_memory: settings.parsed(Setting::CacheMemory, 256 << 20, at_least_the_minimum)?,
+        metadata_entries: settings.parsed(Setting::MetadataEntries, entries, units::count)?,
+        cache_memory,
         max_requests: settings.parsed(Setting::MaxRequests, 64, units::count)?,
         op_timeout: settings.parsed(Setting::OpTimeout, seconds(60), positive)?,
     })

@@ -17,6 +17,7 @@ pub(super) struct Status {
 
 impl Status {
     pub fn write(&self) {
+        self.fs.sweep();
         let mut status = self.stats.to_json();
         status["inodes"] = self.fs.inode_count().into();
         status["open_handles"] = self.fs.handle_count().into();

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::flight::Flight;
+use super::exact::Exact;
+use super::flight::{Flight, REACH, fetch_range};
+use super::pace::{Flow, Pace};
 use super::{BLOCK, BlockCache, ObjectId, ReadError, Reader};
 use crate::stats::Stats;
 use crate::store::{ObjectHead, ObjectStore};
@@ -25,14 +26,25 @@ pub(super) const STREAM_SHARE: u64 = 16 << 20;
 /// Told of the headers of each GET of the expected version.
 pub type Seen = Box<dyn Fn(&ObjectId, &ObjectHead) + Send + Sync>;
 
+/// What became of sending for something ahead of need.
+pub(super) enum Sent {
+    /// All of it is there or on its way.
+    NotNeeded,
+    NoBudget,
+    Flights(Vec<Arc<Flight>>),
+}
+
 /// What flights need.
 pub(super) struct Shared {
     pub store: Arc<dyn ObjectStore>,
     pub cache: Arc<BlockCache>,
     pub stats: Arc<Stats>,
     pub pace: Pace,
+    pub flow: Flow,
     /// Bytes that may still be read ahead.
     pub ahead: Arc<AtomicU64>,
+    /// Readers of large files that have begun to read.
+    pub reading: AtomicU64,
     on_seen: Seen,
 }
 
@@ -42,72 +54,12 @@ impl Shared {
     }
 }
 
-/// How long the server takes to the first byte, and how much of it grows with the object.
-///
-/// A self-hosted file backend hashes the whole object for every GET: there few long requests must win over
-/// many ranges. The hosted service answers a range of any object at once.
-#[derive(Default)]
-pub(super) struct Pace {
-    /// Nanoseconds to the first byte of small objects: the least seen, forgotten slowly. 0: none seen.
-    base: AtomicU64,
-    /// Bytes hashed per second; 0 while no sign of hashing was seen.
-    hash_rate: AtomicU64,
-    /// Signs in a row: one slow answer of a distant server is none.
-    signs: AtomicU64,
-}
-
-/// Objects up to this size say nothing about hashing.
-const SMALL: u64 = 4 << 20;
-
-/// No server hashes faster than this: a shorter delay has another cause.
-const FASTEST_HASH: u64 = 2_000_000_000;
-
-/// Hashing that delays a range by less than this is not worth a slower way of reading.
-const BEARABLE: Duration = Duration::from_millis(50);
-
-impl Pace {
-    /// Notes the time to the first byte of an object; `round_trip` is that of a request without a body.
-    pub(super) fn learn(&self, size: u64, first_byte: Duration, round_trip: Duration) {
-        let base = self.base.load(Ordering::Relaxed);
-        let nanos = nanos(first_byte);
-        if size <= SMALL {
-            let next = if base == 0 || nanos < base { nanos.max(1) } else { base + (nanos - base) / 64 };
-            self.base.store(next, Ordering::Relaxed);
-            return;
-        }
-        // Before a small object was read, a plain request is the measure; a GET passes one more hop, so that
-        // the sign must be clearer.
-        let (usual, threshold) =
-            if base == 0 { (self::nanos(round_trip), 4 * BEARABLE) } else { (base, BEARABLE) };
-        let extra = nanos.saturating_sub(usual);
-        let rate = mul_div(size, 1_000_000_000, extra);
-        let is_hashing = usual != 0 && extra > self::nanos(threshold).max(usual) && rate < FASTEST_HASH;
-        let signs = if is_hashing { self.signs.load(Ordering::Relaxed) + 1 } else { 0 };
-        self.signs.store(signs, Ordering::Relaxed);
-        let is_sure = signs >= 2 || extra > self::nanos(8 * BEARABLE);
-        self.hash_rate.store(if is_hashing && is_sure { rate } else { 0 }, Ordering::Relaxed);
-    }
-
-    /// Whether a range of an object of this size costs more for its hashing than for its round trip.
-    pub(super) fn prefers_one_stream(&self, size: u64) -> bool {
-        let rate = self.hash_rate.load(Ordering::Relaxed);
-        size > SMALL && rate != 0 && mul_div(size, 1_000_000_000, rate) > nanos(BEARABLE)
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn mul_div(a: u64, b: u64, c: u64) -> u64 {
-    u64::try_from(u128::from(a) * u128::from(b) / u128::from(c.max(1))).unwrap_or(u64::MAX)
-}
-
 /// See the module.
 #[derive(Clone)]
 pub struct Fetcher {
     pub(super) shared: Arc<Shared>,
     flights: Arc<Mutex<Flights>>,
+    pub(super) exact: Arc<Exact>,
     /// Those that may hold a share of the read-ahead budget.
     readers: Arc<Mutex<Vec<Weak<Reader>>>>,
 }
@@ -123,8 +75,22 @@ impl Fetcher {
         on_seen: Seen,
     ) -> Self {
         let ahead = Arc::new(AtomicU64::new(ahead));
-        let shared = Shared { store, cache, stats, pace: Pace::default(), ahead, on_seen };
-        Self { shared: Arc::new(shared), flights: Arc::default(), readers: Arc::default() }
+        let shared = Shared {
+            store,
+            cache,
+            stats,
+            pace: Pace::default(),
+            flow: Flow::default(),
+            ahead,
+            reading: AtomicU64::new(0),
+            on_seen,
+        };
+        Self {
+            shared: Arc::new(shared),
+            flights: Arc::default(),
+            exact: Arc::default(),
+            readers: Arc::default(),
+        }
     }
 
     pub(super) fn register(&self, reader: &Arc<Reader>) {
@@ -180,15 +146,7 @@ impl Fetcher {
     async fn alone(&self, object: &ObjectId, block: u32) -> Result<Bytes, ReadError> {
         let start = u64::from(block) * BLOCK;
         let range = start..start + object.block_len(block) as u64;
-        let mut answer = self.shared.store.get(&object.key, Some(range), object.size).await?;
-        if answer.head.etag != object.etag || answer.head.size != object.size {
-            return Err(ReadError::Changed(Arc::new(answer.head)));
-        }
-        let mut bytes = BytesMut::with_capacity(object.block_len(block));
-        while let Some(piece) = answer.body.next().await? {
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.freeze())
+        fetch_range(&self.shared, object, range).await
     }
 
     /// The flight that brings `block`: one under way, or a new one for `blocks`. `None`: it has just arrived.
@@ -213,12 +171,19 @@ impl Fetcher {
         }
         // Stops at the first block that is there or on its way: none is fetched twice.
         blocks.end = (block + 1..blocks.end).find(|&b| there(b)).unwrap_or(blocks.end);
-        Some(flights.launch(&self.shared, object, blocks.clone(), blocks.end, 0))
+        Some(flights.launch(&self.shared, object, blocks.clone(), (blocks.end, REACH), 0))
     }
 
     /// Sees to it that one long request brings `blocks`, read as far as `allowed`, if any of what is allowed is
-    /// not there and not on its way. The request goes on to the end of the object.
-    pub(super) fn stream(&self, object: &ObjectId, blocks: Range<u32>, allowed: u32) -> Option<Arc<Flight>> {
+    /// not there and not on its way. The request goes on to the end of the object; others wait for what it will bring
+    /// in the next `reach` blocks.
+    pub(super) fn stream(
+        &self,
+        object: &ObjectId,
+        blocks: Range<u32>,
+        allowed: u32,
+        reach: u32,
+    ) -> Option<Arc<Flight>> {
         let mut flights = self.flights.lock();
         let mut next = blocks.start;
         while next < allowed {
@@ -231,7 +196,13 @@ impl Fetcher {
                 // Without a share of the budget it only runs as far as it is waited for.
                 let reserved = if self.reserve(STREAM_SHARE) { STREAM_SHARE } else { 0 };
                 let allowed = if reserved == 0 { next + 1 } else { allowed };
-                return Some(flights.launch(&self.shared, object, next..blocks.end, allowed, reserved));
+                return Some(flights.launch(
+                    &self.shared,
+                    object,
+                    next..blocks.end,
+                    (allowed, reach),
+                    reserved,
+                ));
             }
         }
         None
@@ -259,10 +230,25 @@ impl Fetcher {
             if !self.reserve(bytes) {
                 return None;
             }
-            bringing.push(flights.launch(&self.shared, object, next..end, end, bytes));
+            bringing.push(flights.launch(&self.shared, object, next..end, (end, REACH), bytes));
             next = end;
         }
         Some(bringing)
+    }
+
+    /// Sends for `blocks`, if any of them is neither there nor on its way and the budget allows it.
+    pub(super) fn send_ahead(&self, object: &ObjectId, blocks: Range<u32>) -> Sent {
+        if self.is_coming(object, &blocks) {
+            return Sent::NotNeeded;
+        }
+        self.ahead(object, blocks).map_or(Sent::NoBudget, Sent::Flights)
+    }
+
+    /// Whether blocks are there or on their way.
+    pub(super) fn is_coming(&self, object: &ObjectId, blocks: &Range<u32>) -> bool {
+        let flights = self.flights.lock();
+        let mut blocks = blocks.clone();
+        blocks.all(|b| self.shared.cache.contains(object, b) || flights.bringing(object, b).is_some())
     }
 
     fn reserve(&self, bytes: u64) -> bool {
@@ -287,10 +273,10 @@ impl Flights {
         shared: &Arc<Shared>,
         object: &ObjectId,
         blocks: Range<u32>,
-        allowed: u32,
+        (allowed, reach): (u32, u32),
         reserved: u64,
     ) -> Arc<Flight> {
-        let flight = Flight::launch(shared, object, blocks, allowed, reserved);
+        let flight = Flight::launch(shared, object, blocks, (allowed, reach), reserved);
         if self.0.len() > 64 {
             self.0.retain(|_, of_object| of_object.iter().any(|weak| weak.strong_count() > 0));
         }

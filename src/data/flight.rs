@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -23,7 +23,7 @@ use crate::store::{GetBody, ObjectHead, StoreError, StoreErrorKind};
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How many blocks ahead of where a flight is it is worth waiting for: 16 MiB.
-const REACH: u32 = 128;
+pub(super) const REACH: u32 = 128;
 
 /// A failed body is asked for again this often without a byte of progress.
 const BARREN_ATTEMPTS: u32 = 5;
@@ -54,6 +54,8 @@ pub(super) enum State {
 /// See the module.
 pub(super) struct Flight {
     blocks: Range<u32>,
+    /// How many blocks ahead of where it is others wait for it.
+    reach: u32,
     state: watch::Receiver<State>,
     allowed: watch::Sender<u32>,
     abort: AbortHandle,
@@ -68,7 +70,7 @@ impl Flight {
         shared: &Arc<Shared>,
         object: &ObjectId,
         blocks: Range<u32>,
-        allowed: u32,
+        (allowed, reach): (u32, u32),
         reserved: u64,
     ) -> Arc<Self> {
         let (state_sender, state) = watch::channel(State::Flying(blocks.start));
@@ -83,14 +85,14 @@ impl Flight {
         };
         let abort = tokio::spawn(pilot.fly()).abort_handle();
         let budget = Arc::clone(&shared.ahead);
-        Arc::new(Self { blocks, state, allowed, abort, reserved, budget })
+        Arc::new(Self { blocks, reach, state, allowed, abort, reserved, budget })
     }
 
     /// Whether the block is soon to come from this flight. What lies far ahead in a long stream is sooner had
     /// by a request of its own.
     pub(super) fn will_deliver(&self, block: u32) -> bool {
         self.blocks.contains(&block)
-            && matches!(&*self.state.borrow(), State::Flying(next) if (*next..*next + REACH).contains(&block))
+            && matches!(&*self.state.borrow(), State::Flying(next) if (*next..next.saturating_add(self.reach)).contains(&block))
     }
 
     pub(super) fn end(&self) -> u32 {
@@ -121,6 +123,15 @@ impl Flight {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Flight {
+    /// Waits for the end of the flight, whatever it is.
+    pub(super) async fn landed(&self) {
+        let mut state = self.state.clone();
+        // An error: the task is gone.
+        let _end = state.wait_for(|state| !matches!(state, State::Flying(_))).await;
     }
 }
 
@@ -175,22 +186,7 @@ impl Pilot {
         let end = (u64::from(self.end) * BLOCK).min(self.object.size);
         let whole = start == 0 && end == self.object.size;
         let range = (!whole).then_some(start..end);
-        let mut answer =
-            self.shared.store.get(&self.object.key, range, self.object.size).await.map_err(|error| {
-                // The object is shorter than the version we know. Other failures have had their retries.
-                if error.kind == StoreErrorKind::RangeNotSatisfiable {
-                    changed_unseen(&error)
-                } else {
-                    error.into()
-                }
-            })?;
-        let round_trip = self.shared.store.round_trip();
-        tracing::debug!(key = %self.object.key, first_byte = ?answer.first_byte, "answered");
-        self.shared.pace.learn(self.object.size, answer.first_byte, round_trip);
-        if answer.head.etag != self.object.etag || answer.head.size != self.object.size {
-            return Err(Ended::ForGood(ReadError::Changed(Arc::new(answer.head))));
-        }
-        self.shared.seen(&self.object, &answer.head);
+        let mut answer = request(&self.shared, &self.object, range).await?;
         self.receive(&mut answer).await.map_err(|error| match error.kind {
             StoreErrorKind::Unavailable => Ended::BrokeOff(error),
             _ => Ended::ForGood(error.into()),
@@ -198,11 +194,14 @@ impl Pilot {
     }
 
     async fn receive(&mut self, answer: &mut GetBody) -> Result<(), StoreError> {
-        let mut block = Vec::new();
+        let shared = Arc::clone(&self.shared);
+        let mut arriving = shared.flow.begin();
+        let mut block = BytesMut::new();
         while self.next < self.end {
             let must_wait = self.next >= *self.allowed.borrow();
             if must_wait {
                 answer.body.pause();
+                arriving.pause();
             }
             if !self.may_go_on().await {
                 self.end = self.next;
@@ -212,15 +211,16 @@ impl Pilot {
                 // Shorter than asked for, as a backend may answer: what is missing is asked for again.
                 return Err(ended_early(&self.object.key));
             };
+            arriving.arrived(piece.len() as u64, Instant::now());
             while !piece.is_empty() && self.next < self.end {
                 let full = self.object.block_len(self.next);
                 if block.is_empty() {
-                    block.reserve_exact(full);
+                    block = self.shared.cache.buffer(full);
                 }
                 let take = piece.len().min(full - block.len());
                 block.extend_from_slice(&piece.split_to(take));
                 if block.len() == full {
-                    self.deliver(Bytes::from(std::mem::take(&mut block)));
+                    self.deliver(std::mem::take(&mut block).freeze());
                 }
             }
         }
@@ -241,6 +241,73 @@ impl Pilot {
         let leave = self.allowed.wait_for(|allowed| next < *allowed);
         matches!(tokio::time::timeout(IDLE, leave).await, Ok(Ok(_)))
     }
+}
+
+/// Gets a range by a request of its own, past the cache.
+pub(super) async fn fetch_range(
+    shared: &Shared,
+    object: &ObjectId,
+    range: Range<u64>,
+) -> Result<Bytes, ReadError> {
+    let mut bytes = BytesMut::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
+    let mut barren = 0;
+    loop {
+        let before = bytes.len();
+        let rest = range.start + before as u64..range.end;
+        let error = match fetch_rest(shared, object, rest, &mut bytes).await {
+            Ok(()) => return Ok(bytes.freeze()),
+            Err(Ended::ForGood(error)) => return Err(error),
+            Err(Ended::BrokeOff(error)) => error,
+        };
+        barren = if bytes.len() > before { 0 } else { barren + 1 };
+        if barren >= BARREN_ATTEMPTS {
+            return Err(error.into());
+        }
+        tracing::debug!(%error, "the body broke off, going on");
+        shared.stats.retries.add(1);
+        tokio::time::sleep(PAUSE * barren * barren).await;
+    }
+}
+
+async fn fetch_rest(
+    shared: &Shared,
+    object: &ObjectId,
+    range: Range<u64>,
+    bytes: &mut BytesMut,
+) -> Result<(), Ended> {
+    let wanted = range.end - range.start;
+    let mut answer = request(shared, object, Some(range)).await?;
+    let before = bytes.len();
+    let broke_off = |error: StoreError| match error.kind {
+        StoreErrorKind::Unavailable => Ended::BrokeOff(error),
+        _ => Ended::ForGood(error.into()),
+    };
+    while let Some(piece) = answer.body.next().await.map_err(broke_off)? {
+        bytes.extend_from_slice(&piece);
+    }
+    if (bytes.len() - before) as u64 == wanted {
+        return Ok(());
+    }
+    Err(Ended::BrokeOff(ended_early(&object.key)))
+}
+
+/// Sends a GET; the answer is of the version that is wanted.
+async fn request(
+    shared: &Shared,
+    object: &ObjectId,
+    range: Option<Range<u64>>,
+) -> Result<GetBody, ReadError> {
+    let answer = shared.store.get(&object.key, range, object.size).await.map_err(|error| {
+        // The object is shorter than the version we know. Other failures have had their retries.
+        if error.kind == StoreErrorKind::RangeNotSatisfiable { changed_unseen(&error) } else { error.into() }
+    })?;
+    tracing::debug!(key = %object.key, first_byte = ?answer.first_byte, "answered");
+    shared.pace.learn(object.size, answer.first_byte, shared.store.round_trip());
+    if answer.head.etag != object.etag || answer.head.size != object.size {
+        return Err(ReadError::Changed(Arc::new(answer.head)));
+    }
+    shared.seen(object, &answer.head);
+    Ok(answer)
 }
 
 fn ended_early(key: &str) -> StoreError {

@@ -1,11 +1,15 @@
 //! File contents: the block cache, the fetches that fill it, and the read-ahead that keeps them coming.
 //!
 //! The read path: [`Reader::read`] looks into the [`BlockCache`], asks the [`Fetcher`] for what is missing and
-//! waits for it; the reader's own window decides how far ahead the fetcher goes.
+//! waits for it; the reader's own window decides how far ahead the fetcher goes. [`Lookahead`] does the same from file to
+//! file.
 
 mod cache;
+mod exact;
 mod fetch;
 mod flight;
+mod lookahead;
+mod pace;
 mod reader;
 
 use std::fmt;
@@ -15,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 pub use cache::BlockCache;
 pub use fetch::Fetcher;
+pub use lookahead::{Leave, Lookahead};
 pub use reader::Reader;
 
 use crate::attrs::Modified;

@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::fetch::Pace;
+use super::pace::{Flow, Pace};
 
 const MIB: u64 = 1 << 20;
 
@@ -42,4 +42,33 @@ fn small_objects_are_the_measure_once_one_was_read() {
     // The next large object came at once: the server is another, or was only slow.
     pace.learn(40 * MIB, ms(12), ms(5));
     assert!(!pace.prefers_one_stream(40 * MIB));
+}
+
+#[test]
+fn a_slow_link_is_not_filled_with_what_is_not_needed_yet() {
+    let flow = Flow::default();
+    assert_eq!(flow.window(), u64::MAX, "nothing is known yet");
+    let begun = Instant::now();
+    // Eight bodies of half a MiB a second each.
+    let mut bodies: Vec<_> = (0..8).map(|_| flow.begin()).collect();
+    for i in 0..100 {
+        for body in &mut bodies {
+            body.arrived(MIB / 20, begun + ms(100 * i));
+        }
+    }
+    assert!((7 * MIB..9 * MIB).contains(&flow.window()), "{}", flow.window());
+    // A pause of the reader says nothing about the link.
+    for body in &mut bodies {
+        body.pause();
+    }
+    for i in 0..100 {
+        bodies[0].arrived(MIB / 20, begun + ms(60_000 + 100 * i));
+    }
+    bodies.truncate(1);
+    assert!((2 * MIB..9 * MIB).contains(&flow.window()), "{}", flow.window());
+    // However slow, a little is read ahead.
+    for i in 0..2000 {
+        bodies[0].arrived(MIB / 20, begun + ms(90_000 + 10_000 * i));
+    }
+    assert_eq!(flow.window(), 2 * MIB);
 }

@@ -21,6 +21,8 @@ pub(super) struct FileHandle {
     pub reader: Mutex<Arc<Reader>>,
     /// Bytes went to the caller: the version can no longer be replaced.
     pub handed_out: AtomicBool,
+    /// It was read since it was opened.
+    pub was_read: AtomicBool,
 }
 
 /// An open directory.
@@ -70,6 +72,7 @@ impl Handles {
             users: Users::default(),
             reader,
             handed_out: AtomicBool::new(false),
+            was_read: AtomicBool::new(false),
         })))
     }
 

@@ -10,6 +10,7 @@ mod dir;
 mod error;
 mod handle;
 pub mod inode;
+mod look_ahead;
 mod lookup;
 mod names;
 mod read;
@@ -39,8 +40,9 @@ pub use setattr::Changes;
 pub use write::Creation;
 pub use xattr::Listed;
 
+use crate::budget::Budget;
 use crate::config::{Presentation, Tuning, Writing};
-use crate::data::{BlockCache, Fetcher};
+use crate::data::{BlockCache, Fetcher, Lookahead};
 use crate::fs::handle::Handles;
 use crate::fs::inode::InodeTable;
 use crate::meta::{DirCache, FileVersion, Known};
@@ -90,6 +92,7 @@ pub struct Fs {
     suspended: std::sync::atomic::AtomicBool,
     me: Weak<Self>,
     fetcher: Fetcher,
+    lookahead: Lookahead,
     inodes: Mutex<InodeTable>,
     handles: Handles,
     presentation: Presentation,
@@ -114,10 +117,10 @@ impl Fs {
         writing: Option<(Arc<Spool>, Writing)>,
         (may_be_refused, known): (bool, Arc<Known>),
     ) -> Arc<Self> {
-        // The budget covers what is on its way as well.
+        // The budget covers what is on its way, in both directions, and listings as well.
         let in_flight = (tuning.max_requests as u64 * BYTES_IN_FLIGHT).min(tuning.cache_memory / 2);
-        let budget = tuning.cache_memory - in_flight;
-        let cache = Arc::new(BlockCache::new(budget));
+        let budget = Budget::new(tuning.cache_memory - in_flight);
+        let cache = Arc::new(BlockCache::new(Arc::clone(&budget)));
         let learning = Arc::clone(&known);
         let on_seen = Box::new(move |object: &crate::data::ObjectId, head: &crate::store::ObjectHead| {
             let version =
@@ -125,7 +128,11 @@ impl Fs {
             learning.learn(&object.key, &version, head);
         });
         // Half of the cache may hold what was not asked for yet, so that reading ahead never drives out itself.
-        let ahead = budget / 2;
+        let ahead = budget.total() / 2;
+        let fetcher = Fetcher::new(Arc::clone(&store), cache, Arc::clone(stats), ahead, on_seen);
+        // Requests that somebody waits for must find a place, too.
+        let lookahead =
+            Lookahead::new(fetcher.clone(), Arc::clone(stats), ahead / 4, tuning.max_requests * 3 / 4);
         let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             ends: std::sync::atomic::AtomicBool::new(false),
@@ -135,8 +142,9 @@ impl Fs {
             writer,
             drafting: Mutex::default(),
             may_be_refused,
-            meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats)),
-            fetcher: Fetcher::new(Arc::clone(&store), cache, Arc::clone(stats), ahead, on_seen),
+            meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats), budget),
+            fetcher,
+            lookahead,
             store,
             known,
             inodes: Mutex::default(),

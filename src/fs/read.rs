@@ -91,6 +91,10 @@ impl Fs {
         if let Some(draft) = draft {
             return self.read_draft(&file, &draft, offset, len).await;
         }
+        if !file.was_read.swap(true, Ordering::Relaxed) {
+            let reader = Arc::clone(&*file.reader.lock());
+            self.look_ahead(file.ino, reader.object());
+        }
         for _ in 0..ADOPTIONS {
             let reader = Arc::clone(&*file.reader.lock());
             match reader.read(offset, len).await {
@@ -199,7 +203,7 @@ impl Fs {
     }
 }
 
-fn object_id(key: &str, version: &FileVersion) -> ObjectId {
+pub(super) fn object_id(key: &str, version: &FileVersion) -> ObjectId {
     ObjectId::new(key, version.etag.clone(), version.size, version.modified)
 }
 

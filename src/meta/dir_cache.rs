@@ -18,6 +18,7 @@ use super::fill;
 use super::overlay::Overlay;
 use super::walk::{self, Walks};
 use super::{Entry, Kind, Listing};
+use crate::budget::Budget;
 use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
@@ -124,6 +125,7 @@ struct Directories {
 pub(super) struct Inner {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) stats: Arc<Stats>,
+    budget: Arc<Budget>,
     dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
     overlay: Overlay,
@@ -139,10 +141,11 @@ pub struct DirCache(Arc<Inner>);
 
 impl DirCache {
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>, budget: Arc<Budget>) -> Self {
         Self(Arc::new(Inner {
             store,
             stats,
+            budget,
             dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
             probes: SingleFlight::new(),
             overlay: Overlay::new(tuning.metadata_ttl),
@@ -337,7 +340,9 @@ impl DirCache {
         self.0.overlay.forget(prefix, name);
     }
 
-    fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
+    /// The last complete listing of a directory, also where it has aged.
+    #[must_use]
+    pub fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
         self.0.dirs.lock().lru.get(prefix)?.listing.clone()
     }
 
@@ -536,6 +541,7 @@ impl Inner {
             return false;
         }
         self.overlay.listed(prefix, listing.begun());
+        listing.charge(&self.budget);
         let before = directory.weight();
         directory.listing = Some(listing);
         directory.growing = Weak::new();

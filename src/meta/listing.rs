@@ -6,8 +6,8 @@
 //! Lock rank: `state` is a leaf, never held across an await.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attrs::Modified;
+use crate::budget::{Budget, Share};
 use crate::etag::ETag;
 use crate::name;
 use crate::store::{ListPage, ListedObject, StoreError};
@@ -122,6 +123,8 @@ pub struct Listing {
     limit: AtomicUsize,
     /// It was read ahead by a walk, and nobody has come for it yet.
     is_ahead: AtomicBool,
+    /// What it takes of the memory.
+    share: OnceLock<Share>,
     /// The folder is kept by a placeholder, or by an object of its own key.
     placeholder: AtomicBool,
     marker: AtomicBool,
@@ -136,6 +139,7 @@ impl Listing {
             completed: OnceLock::new(),
             limit: AtomicUsize::new(NO_LIMIT),
             is_ahead: AtomicBool::new(false),
+            share: OnceLock::new(),
             placeholder: AtomicBool::new(false),
             marker: AtomicBool::new(false),
         }
@@ -197,6 +201,14 @@ impl Listing {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.completed.get().is_some()
+    }
+
+    /// Counts what it takes of the memory, as long as it lives. It must be complete.
+    pub(super) fn charge(&self, budget: &Arc<Budget>) {
+        let state = self.state.read();
+        let records = state.records.len() * (size_of::<Record>() + size_of::<u32>());
+        let bytes = (size_of::<Self>() + records + state.text.len()) as u64;
+        self.share.get_or_init(|| budget.take(bytes));
     }
 
     /// Whether the folder has a placeholder.
@@ -284,9 +296,15 @@ impl Listing {
     /// The entry with this name. The listing must be complete.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Entry> {
+        self.position(name).and_then(|position| self.get(position))
+    }
+
+    /// Where a name stands, in the order in which pages arrived. The listing must be complete.
+    #[must_use]
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
         let state = self.state.read();
         let slot = state.by_name.binary_search_by(|&record| state.name(record as usize).cmp(name)).ok()?;
-        Some(state.entry(state.by_name[slot] as usize))
+        Some(state.by_name[slot] as usize)
     }
 
     /// The entry at a position, in the order in which pages arrived.

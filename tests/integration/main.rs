@@ -19,6 +19,7 @@ mod lab_diff;
 mod lab_test;
 mod layers;
 mod listing;
+mod lookahead;
 mod memory;
 mod model;
 mod names;

@@ -116,6 +116,37 @@ fn memory_is_bounded_while_32_files_are_read_at_once() {
 }
 
 #[test]
+fn memory_is_bounded_while_200_handles_are_read_in_turn() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let (files, share) = if backend.is_real() { (2, 256 * 1024) } else { (20, 3 * MIB) };
+    for i in 0..files {
+        put_large(&backend, &bucket, &format!("f{i:02}"), 10 * share, i);
+    }
+    let mount =
+        MountOptions::new(&backend, &bucket.name).args(OPTIONS).watchdog(Duration::from_mins(3)).start();
+    let handles: Vec<(u64, u64, File)> = (0..files)
+        .flat_map(|i| (0..10).map(move |part| (i, part)))
+        .map(|(i, part)| (i, part * share, File::open(mount.at(&format!("f{i:02}"))).expect("open")))
+        .collect();
+    let mut bytes = vec![0; 128 * 1024];
+    for step in 0..share / (128 * 1024) {
+        for (seed, start, file) in &handles {
+            let offset = start + step * 128 * 1024;
+            file.read_exact_at(&mut bytes, offset).expect("128 KiB");
+            assert!(bytes == supafs_standin::synthetic_bytes(*seed, offset, 128 * 1024), "at {offset}");
+        }
+    }
+    assert_within(&mount, 220, "many handles");
+    // What is fetched for one of them is not driven out by the others before it is read.
+    let status = mount.status();
+    let received = status["bytes_received"].as_u64().expect("a count");
+    assert!(received <= files * 10 * share * 3 / 2, "{status}");
+    drop(handles);
+    assert_at_rest(&mount);
+}
+
+#[test]
 fn readers_that_stop_half_way_leave_nothing_behind() {
     let backend = Backend::start();
     let bucket = backend.bucket();
