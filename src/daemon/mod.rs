@@ -108,7 +108,12 @@ pub fn run(
     tracing::info!(%source, mountpoint = %config.mountpoint.display(), identity = %authority.identity(), "mounted");
     ready();
 
-    let report = status::Status { stats, fs: Arc::clone(&fs), file: config.status_file.clone() };
+    let report = status::Status {
+        stats,
+        fs: Arc::clone(&fs),
+        file: config.status_file.clone(),
+        runtime: runtime.handle().clone(),
+    };
     runtime.block_on(serve(signals, mounted, &report, &*authority));
     let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout, progress));
     fs.end();

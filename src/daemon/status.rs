@@ -13,6 +13,7 @@ pub(super) struct Status {
     pub stats: Arc<Stats>,
     pub fs: Arc<Fs>,
     pub file: Option<PathBuf>,
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Status {
@@ -21,6 +22,11 @@ impl Status {
         let mut status = self.stats.to_json();
         status["inodes"] = self.fs.inode_count().into();
         status["open_handles"] = self.fs.handle_count().into();
+        let (drafts, waiting, spool_bytes) = self.fs.unsent();
+        status["drafts"] = drafts.into();
+        status["waiting"] = waiting.into();
+        status["spool_bytes"] = spool_bytes.into();
+        status["tasks"] = self.runtime.metrics().num_alive_tasks().into();
         status["pid"] = std::process::id().into();
         let Some(file) = &self.file else {
             tracing::info!(%status, "counters");

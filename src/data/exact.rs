@@ -98,7 +98,7 @@ impl Fetcher {
         let fetch = move || async move { fetch_range(&shared, &of, range).await };
         let fetched = self.exact.flights.run((place, pieces.start, pieces.end), fetch).await;
         Some(fetched.map(|bytes| {
-            self.keep(object, block, pieces.start, &bytes);
+            self.keep_pieces(object, block, pieces.start, &bytes);
             bytes.slice(wanted)
         }))
     }
@@ -116,7 +116,7 @@ impl Fetcher {
         Some(bytes.freeze())
     }
 
-    fn keep(&self, object: &ObjectId, block: u32, first: u8, bytes: &Bytes) {
+    fn keep_pieces(&self, object: &ObjectId, block: u32, first: u8, bytes: &Bytes) {
         let length = usize::try_from(PIECE).unwrap_or(usize::MAX);
         for (piece, bytes) in (first..).zip(bytes.chunks(length)) {
             // A copy: a slice would keep all of the answer in memory as long as any piece of it is.

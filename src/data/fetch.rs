@@ -120,6 +120,11 @@ impl Fetcher {
         self.shared.cache.get(object, block)
     }
 
+    /// Keeps a block of an object that was put there from here.
+    pub fn keep(&self, object: &ObjectId, block: u32, bytes: Bytes) {
+        self.shared.cache.put(object, block, bytes);
+    }
+
     /// A block, waiting for the flight that brings it. If none does, one is sent for `or_fetch`, which holds it.
     pub(super) async fn block(
         &self,

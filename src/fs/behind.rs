@@ -192,7 +192,7 @@ impl Watcher for Fs {
 }
 
 /// A key's prefix, with its slash, and its last component.
-fn split(key: &str) -> (&str, &str) {
+pub(super) fn split(key: &str) -> (&str, &str) {
     key.split_at(key.rfind('/').map_or(0, |at| at + 1))
 }
 

@@ -6,8 +6,10 @@
 mod aside;
 mod attr;
 mod behind;
+mod contents;
 mod dir;
 mod error;
+mod folders;
 mod handle;
 pub mod inode;
 mod look_ahead;
@@ -82,6 +84,8 @@ pub struct Fs {
     stats: Arc<Stats>,
     /// `None`: the mount is read-only.
     writer: Option<Arc<Writer>>,
+    /// Placeholders that are to be written.
+    folders: folders::Folders,
     /// Held while a draft is made, so that a file has one. Rank: before the inode table.
     drafting: Mutex<()>,
     /// Rights may be missing that no request tells beforehand: a user's, not a key's.
@@ -133,13 +137,15 @@ impl Fs {
         // Requests that somebody waits for must find a place, too.
         let lookahead =
             Lookahead::new(fetcher.clone(), Arc::clone(stats), ahead / 4, tuning.max_requests * 3 / 4);
-        let writer = writing.map(|(spool, options)| Arc::new(Writer::new(&store, spool, options)));
+        let writer =
+            writing.map(|(spool, options)| Arc::new(Writer::new(&store, fetcher.clone(), spool, options)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             ends: std::sync::atomic::AtomicBool::new(false),
             suspended: std::sync::atomic::AtomicBool::new(false),
             me: Weak::clone(me),
             stats: Arc::clone(stats),
             writer,
+            folders: Mutex::default(),
             drafting: Mutex::default(),
             may_be_refused,
             meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats), budget),

@@ -80,11 +80,16 @@ impl Fs {
         let attrs = self.attrs_of_new(parent, creation, true);
         let mut headers = ObjectHeaders::default();
         crate::attrs::Attrs { mtime: None, ..attrs }.write_to(&mut headers.metadata, true);
-        self.put_placeholder(&key, &headers).await?;
+        let is_deferred = self.defers_folders();
+        if is_deferred {
+            self.queue_folder(&key, headers, true)?;
+        } else {
+            self.put_placeholder(&key, &headers).await?;
+        }
         self.known.set_directory(&key, crate::attrs::Attrs { mtime: None, ..attrs });
         let component = (component.as_bytes() != name).then(|| component.into());
         let entry = Entry { name: name.into(), component, kind: Kind::Directory };
-        self.meta.changed(&prefix, name, Some(entry.clone()), false);
+        self.meta.changed(&prefix, name, Some(entry.clone()), is_deferred);
         self.meta.made(&key);
         let mut inodes = self.inodes.lock();
         let ino = inodes.upsert(parent, &entry);
@@ -133,11 +138,14 @@ impl Fs {
         if self.meta.has_marker(&key) {
             self.store.delete(&key).await?;
         }
-        self.delete_object(&key, name::PLACEHOLDER.as_bytes(), name::PLACEHOLDER, None).await?;
+        let is_stored = self.cancel_folder(&key).await;
+        if is_stored {
+            self.delete_object(&key, name::PLACEHOLDER.as_bytes(), name::PLACEHOLDER, None).await?;
+        }
         self.meta.forget_below(&key);
         self.known.forget(&key);
         let writes_back = self.writer()?.options.write_back;
-        self.removed_name(parent, &prefix, name, writes_back);
+        self.removed_name(parent, &prefix, name, writes_back && is_stored);
         Ok(())
     }
 

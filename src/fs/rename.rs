@@ -187,6 +187,7 @@ impl Fs {
         }
         if let Some(version) = entry.version() {
             self.known.copied(source, version, target, &etag);
+            super::contents::moved(&self.fetcher, (source, version), (target, &etag));
         }
         self.known.forget(source);
         self.rebase(*ino, target, &etag);

@@ -141,6 +141,7 @@ impl Fs {
 
     /// Uploads everything that is being changed below a prefix.
     async fn save_below(&self, prefix: &str) -> Result<(), FsError> {
+        self.settle_folders(prefix).await?;
         for (ino, draft) in self.drafts_below(prefix) {
             if !draft.state().is_clean() {
                 self.upload_draft(ino, &draft).await?;

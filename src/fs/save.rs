@@ -8,14 +8,17 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::contents::Cached;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
 use crate::content_type::content_type;
+use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
-    Draft, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final, nanos_now,
+    Draft, Ends, Job, Outcome, PATIENCE, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final,
+    nanos_now,
 };
 
 /// What a mount that may write has.
@@ -29,7 +32,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(store: &Arc<dyn ObjectStore>, spool: Arc<Spool>, options: Writing) -> Self {
+    pub fn new(store: &Arc<dyn ObjectStore>, fetcher: Fetcher, spool: Arc<Spool>, options: Writing) -> Self {
         let cache_control = options.cache_control.clone();
         let defaults = move |key: &str| ObjectHeaders {
             content_type: content_type(key),
@@ -38,12 +41,13 @@ impl Writer {
         };
         let overwrites = options.on_conflict == OnConflict::Overwrite;
         // Without --write-back only attributes are queued, for a moment, so that several become one change.
-        let delay = if options.write_back { options.delay } else { options.delay.min(SETTLE) };
+        let delay = if options.write_back { options.delay } else { SETTLE };
         let removals = Removals::new(Arc::clone(store), delay);
-        let store = Arc::clone(store);
+        let contents = Arc::new(Cached(fetcher));
+        let ends = Ends { store: Arc::clone(store), spool: Arc::clone(&spool), contents };
         Self {
             uploader: Uploader::new(
-                (store, Arc::clone(&spool)),
+                ends,
                 options.part_size,
                 overwrites,
                 Arc::new(defaults),
@@ -56,6 +60,9 @@ impl Writer {
         }
     }
 }
+
+/// A file that was uploaded this recently is being worked on.
+const RECENT: Duration = Duration::from_secs(10);
 
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -388,7 +395,15 @@ impl Fs {
     /// Uploads in the background, again and again where that helps.
     pub(super) fn enqueue(&self, ino: u64, draft: &Arc<Draft>) {
         let (Ok(writer), Some(fs)) = (self.writer(), self.me.upgrade()) else { return };
-        writer.queue.push(draft.id(), Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
+        let delays = if draft.is_streaming() {
+            // Most of it is there already.
+            0.25
+        } else if draft.state().uploaded.is_some_and(|at| at.elapsed() < RECENT) {
+            f64::from(PATIENCE)
+        } else {
+            1.0
+        };
+        writer.queue.push(draft.id(), delays, Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
     }
 
     /// Waits for everything that is queued.
@@ -406,6 +421,14 @@ impl Fs {
         } else {
             Ok(())
         }
+    }
+
+    /// Drafts in use, uploads and removals that wait, and bytes in the spool.
+    #[must_use]
+    pub fn unsent(&self) -> (usize, usize, u64) {
+        let Some(writer) = &self.writer else { return (0, 0, 0) };
+        let drafts = self.inodes.lock().iter().filter(|(_, inode)| inode.draft().is_some()).count();
+        (drafts, writer.staged(), writer.spool.used())
     }
 
     /// Files that are open with changes that nobody saved: the next mount finds them in the spool.

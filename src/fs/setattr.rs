@@ -113,7 +113,10 @@ impl Fs {
         }
         let mut headers = ObjectHeaders::default();
         attrs.write_to(&mut headers.metadata, true);
-        self.put_placeholder(&key, &headers).await
+        if self.may_be_refused {
+            return self.put_placeholder(&key, &headers).await;
+        }
+        self.queue_folder(&key, headers, false)
     }
 
     pub(super) fn parent_prefix(&self, ino: u64) -> String {

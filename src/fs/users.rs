@@ -45,6 +45,9 @@ impl Users {
     /// Whether the writer goes on after this close: it is that of a process which neither opened the file nor wrote
     /// to it, or nothing was written yet and the process keeps another descriptor of it.
     pub fn goes_on_after_close(&self, thread: u32, ino: u64, name: &[u8]) -> bool {
+        if self.has_written.load(Ordering::Relaxed) && self.last.load(Ordering::Relaxed) == thread {
+            return false;
+        }
         let Some(process) = process::of_thread(thread) else { return false };
         let is_user = {
             let processes = self.processes.lock();

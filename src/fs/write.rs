@@ -430,7 +430,7 @@ fn base_of(key: &str, version: &FileVersion) -> Base {
     }
 }
 
-fn object_of(base: &Base) -> ObjectId {
+pub(super) fn object_of(base: &Base) -> ObjectId {
     ObjectId::new(&base.key, base.etag(), base.size, Modified::unlisted(base.modified_ms))
 }
 

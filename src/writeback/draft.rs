@@ -151,7 +151,9 @@ impl Draft {
         fill_names(&mut record, &state);
         fill_content(&mut record, &state);
         let file = spool.create(record)?;
-        if let Err(error) = file.data().set_len(state.size) {
+        if state.size > 0
+            && let Err(error) = file.set_len(state.size)
+        {
             drop(file.remove());
             return Err(error);
         }
@@ -219,6 +221,12 @@ impl Draft {
     /// Held while the file is changed. Waits for an upload that is under way.
     pub async fn changing(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().await
+    }
+
+    /// Whether parts of it are sent while it is written.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.stream.lock().is_some()
     }
 
     /// Whether the record speaks for what the file holds now.
@@ -318,7 +326,7 @@ impl Draft {
             stream.abandon();
         }
         drop(stream);
-        self.data().set_len(size)?;
+        self.file.set_len(size)?;
         let cut = state.local.truncate(size);
         self.file.release(cut);
         state.dirty.truncate(size);

@@ -17,9 +17,9 @@ mod upload;
 
 pub use draft::{Draft, Expected, HeaderChanges, Piece, State, nanos_now};
 pub use plan::{MIN_PART, Plan, plan};
-pub use queue::{Job, Outcome, Queue};
+pub use queue::{Job, Outcome, PATIENCE, Queue};
 pub use ranges::Ranges;
 pub use record::{Base, Owner, Record, RecordState};
 pub use removals::{Removal, Removals, Watcher};
 pub use spool::{Holder, Note, Recovered, Spool, SpoolFile, SpoolOptions, Staged, inventory};
-pub use upload::{UploadError, Uploaded, Uploader, is_final};
+pub use upload::{Contents, Ends, UploadError, Uploaded, Uploader, is_final};

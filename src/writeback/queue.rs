@@ -1,5 +1,5 @@
 //! What is uploaded behind the writer's back: each file after a short delay that joins saves, again after failures
-//! that pass, until it is done or refused for good.
+//! that pass, until it is done or refused for good. A file that is saved again and again waits longer, but not for ever.
 //!
 //! The queue knows ids and jobs, not files. Lock rank: leaf, never held across an await.
 
@@ -16,6 +16,18 @@ use tokio::time::Instant;
 const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_mins(5);
+
+/// A file that was uploaded a moment ago is likely to be saved again: it waits so many times the delay, as does at
+/// most one that is saved again before its first upload.
+pub const PATIENCE: u32 = 10;
+
+/// When a job is due.
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// Saves after this time do not put it off any more.
+    latest: Instant,
+}
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +50,7 @@ pub trait Job: Send + Sync {
 
 struct Inner {
     delay: Duration,
-    due: Mutex<HashMap<String, Instant>>,
+    due: Mutex<HashMap<String, Due>>,
     length: watch::Sender<usize>,
     hurry: watch::Sender<bool>,
 }
@@ -74,11 +86,16 @@ impl Queue {
         self.0.due.lock().contains_key(id)
     }
 
-    /// Queues a job; one that waits already waits anew.
-    pub fn push(&self, id: &str, job: Arc<dyn Job>) {
+    /// Queues a job, to wait for so many delays; one that waits already waits anew.
+    pub fn push(&self, id: &str, delays: f64, job: Arc<dyn Job>) {
         let inner = Arc::clone(&self.0);
+        let now = Instant::now();
         let mut due = inner.due.lock();
-        let is_new = due.insert(id.to_owned(), Instant::now() + inner.delay).is_none();
+        // What is due is being uploaded, and waits for the next time.
+        let waiting = due.get(id).filter(|queued| queued.at > now);
+        let latest = waiting.map_or(now + inner.delay * PATIENCE, |queued| queued.latest);
+        let at = (now + inner.delay.mul_f64(delays)).min(latest);
+        let is_new = due.insert(id.to_owned(), Due { at, latest }).is_none();
         inner.length.send_replace(due.len());
         drop(due);
         if is_new {
@@ -133,7 +150,8 @@ impl Inner {
                         .mul_f64(0.5 + rand::random::<f64>() / 2.0)
                 }
             };
-            self.due.lock().insert(id.clone(), Instant::now() + pause);
+            let at = Instant::now() + pause;
+            self.due.lock().insert(id.clone(), Due { at, latest: at + self.delay * PATIENCE });
         };
         job.ended(failed);
         let left = self.due.lock().len();
@@ -144,7 +162,7 @@ impl Inner {
     /// queued again since it was due at `begun`.
     fn leave(&self, id: &str, begun: Instant) -> bool {
         let mut due = self.due.lock();
-        let is_same = due.get(id).is_none_or(|due| *due == begun);
+        let is_same = due.get(id).is_none_or(|due| due.at == begun);
         if is_same {
             due.remove(id);
         }
@@ -155,7 +173,7 @@ impl Inner {
     async fn wait(&self, id: &str) -> Instant {
         let mut hurry = self.hurry.subscribe();
         loop {
-            let queued = self.due.lock().get(id).copied().unwrap_or_else(Instant::now);
+            let queued = self.due.lock().get(id).map_or_else(Instant::now, |due| due.at);
             let is_draining = *hurry.borrow_and_update();
             // The last moments are for those that were never tried; a pause after a failure is cut to a second.
             let due =
@@ -168,5 +186,53 @@ impl Inner {
                 _ = hurry.changed() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(100);
+
+    #[derive(Default)]
+    struct Counted(AtomicU32);
+
+    #[async_trait]
+    impl Job for Counted {
+        async fn attempt(&self) -> Outcome {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Outcome::Done
+        }
+
+        fn ended(&self, _failed: bool) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_saved_all_the_time_is_uploaded_now_and_then() {
+        let queue = Queue::new(DELAY);
+        let job = Arc::new(Counted::default());
+        for _ in 0..100 {
+            queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
+            tokio::time::sleep(DELAY / 2).await;
+        }
+        tokio::time::sleep(DELAY * 2).await;
+        let uploads = job.0.load(Ordering::Relaxed);
+        assert!((4..=6).contains(&uploads), "{uploads} uploads in fifty delays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn saves_in_a_row_are_one_upload() {
+        let queue = Queue::new(DELAY);
+        let job = Arc::new(Counted::default());
+        for _ in 0..5 {
+            queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
+            tokio::time::sleep(DELAY / 2).await;
+        }
+        assert_eq!((job.0.load(Ordering::Relaxed), queue.len()), (0, 1));
+        tokio::time::sleep(DELAY).await;
+        assert_eq!((job.0.load(Ordering::Relaxed), queue.len()), (1, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! The spool: one directory, two files for each draft, `<id>.data` (sparse) and `<id>.json` (its record); for each
 //! queued removal a record alone.
 //!
-//! Invariants: a record is replaced as a whole or not at all; a record goes before its data; what cannot be read is
+//! Invariants: a record is replaced as a whole or not at all, whenever this process ends; a record goes before its data; what cannot be read is
 //! moved aside, never deleted. One daemon at a time: the lock file names it. Directories have mode 0700, files 0600.
 //! Where it has to outlive a loss of power, one `syncfs` makes data, record and names durable together, and a digest
 //! in the record tells data that came through from data that did not.
@@ -217,12 +217,39 @@ fn write_record(dir: &Path, id: &str, record: &Record) -> io::Result<()> {
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
         file.write_all(&serde_json::to_vec(record)?)?;
-        fs::rename(&next, &target)
+        replace(&next, &target)
     })();
     if written.is_err() {
         drop(fs::remove_file(&next));
     }
     written
+}
+
+/// Writes a record over the old one, which spares a file. One page is written as a whole also if this process is killed;
+/// what a loss of power would leave of it only matters where records are synced. `false`: it does not fit.
+fn write_in_place(dir: &Path, id: &str, record: &Record) -> io::Result<bool> {
+    const PAGE: usize = 4096;
+    let mut text = serde_json::to_vec(record)?;
+    let file = OpenOptions::new().write(true).open(dir.join(format!("{id}.json")))?;
+    let old = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if text.len().max(old) > PAGE {
+        return Ok(false);
+    }
+    // A longer record must not show behind a shorter one.
+    text.resize(text.len().max(old), b' ');
+    file.write_all_at(&text, 0)?;
+    Ok(true)
+}
+
+/// Puts a file in the place of another, or where there is none. By an exchange: a rename over a file makes ext4 write
+/// the new one to disk there and then, which most records do not live long enough for.
+fn replace(next: &Path, target: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    match renameat2(AT_FDCWD, next, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => fs::remove_file(next),
+        // The first record of an id, or a file system that cannot do it.
+        Err(_) => fs::rename(next, target),
+    }
 }
 
 /// The first sub-directory that no daemon holds.
@@ -285,6 +312,20 @@ impl SpoolFile {
         &self.data
     }
 
+    /// Cuts the data off, or fills it up with zeros.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn set_len(&self, size: u64) -> io::Result<()> {
+        self.data.set_len(size)?;
+        if size == 0 {
+            // A file that was cut to nothing is written to disk by ext4 at its next close, with what it holds by then.
+            // Here is that close, while it holds nothing.
+            drop(File::open(self.spool.dir.join(format!("{}.data", self.id))));
+        }
+        Ok(())
+    }
+
     /// Takes room for this many bytes more.
     ///
     /// # Errors
@@ -314,7 +355,9 @@ impl SpoolFile {
         let mut record = self.record.lock();
         let Some(mut next) = record.clone() else { return Ok(()) };
         change(&mut next);
-        self.spool.write_record(&self.id, &next)?;
+        if self.spool.options.sync || !write_in_place(&self.spool.dir, &self.id, &next).unwrap_or(false) {
+            self.spool.write_record(&self.id, &next)?;
+        }
         *record = Some(next);
         Ok(())
     }

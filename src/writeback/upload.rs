@@ -1,10 +1,12 @@
 //! From a draft to an object: checks that nobody else changed it, then moves as little as possible.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::draft::{Draft, State};
@@ -24,14 +26,35 @@ use crate::store::{
 /// A version that we put there this recently is not checked again.
 const TRUSTED: Duration = Duration::from_secs(1);
 
+/// Answers to one request that may break off in a row without a byte.
+const BREAKS: u32 = 6;
+const BREATH: Duration = Duration::from_millis(100);
+
 /// What new objects get, beside what is asked for.
 pub type Defaults = dyn Fn(&str) -> ObjectHeaders + Send + Sync;
+
+/// What is in memory of objects.
+pub trait Contents: Send + Sync {
+    /// The bucket holds what the file holds.
+    fn stored(&self, base: &Base, file: &File);
+    /// The bytes of a range, in order, if all are at hand.
+    fn cached(&self, base: &Base, range: Range<u64>) -> Option<Vec<Bytes>>;
+}
+
+/// Between what an uploader moves bytes.
+#[derive(Clone)]
+pub struct Ends {
+    pub store: Arc<dyn ObjectStore>,
+    pub spool: Arc<Spool>,
+    pub contents: Arc<dyn Contents>,
+}
 
 /// Uploads drafts to one store.
 #[derive(Clone)]
 pub struct Uploader {
     store: Arc<dyn ObjectStore>,
     spool: Arc<Spool>,
+    contents: Arc<dyn Contents>,
     part_size: u64,
     /// What an object of this key gets.
     defaults: Arc<Defaults>,
@@ -96,13 +119,13 @@ struct Job<'a> {
 impl Uploader {
     #[must_use]
     pub fn new(
-        (store, spool): (Arc<dyn ObjectStore>, Arc<Spool>),
+        Ends { store, spool, contents }: Ends,
         part_size: u64,
         overwrites: bool,
         defaults: Arc<Defaults>,
         removals: Removals,
     ) -> Self {
-        Self { store, spool, part_size, defaults, overwrites, removals }
+        Self { store, spool, contents, part_size, defaults, overwrites, removals }
     }
 
     /// Begins to send a file that is being written, once it is too large for one PUT.
@@ -168,7 +191,13 @@ impl Uploader {
                 state.stored = job.state.generation;
                 state.error = None;
                 state.is_at(&job.key, &etag, &headers);
+                let is_here = state.local.contains(0..size);
+                let base = state.base.clone().filter(|_| is_here);
                 drop(state);
+                if let Some(base) = base {
+                    // While nobody can change it.
+                    self.contents.stored(&base, draft.data());
+                }
                 draft.settle();
                 Ok(Some(Uploaded { key: job.key, etag, size, headers, attrs: job.state.attrs }))
             }
@@ -432,7 +461,7 @@ impl Uploader {
 
     /// Fetches what is missing of a range.
     async fn fill(&self, job: &Job<'_>, range: Range<u64>) -> Result<(), UploadError> {
-        fill(&*self.store, job.draft, range).await
+        self.fetch(job.draft, range).await
     }
 
     /// Fetches all that is missing, so that the base may go.
@@ -441,30 +470,60 @@ impl Uploader {
     /// When it cannot be fetched, or does not fit.
     pub async fn fill_all(&self, draft: &Draft) -> Result<(), UploadError> {
         let size = draft.state().size;
-        fill(&*self.store, draft, 0..size).await
+        self.fetch(draft, 0..size).await
     }
-}
 
-/// Fetches what is missing of a range of a draft from its base.
-async fn fill(store: &dyn ObjectStore, draft: &Draft, range: Range<u64>) -> Result<(), UploadError> {
-    let (gaps, base) = {
-        let state = draft.state();
-        let range = range.start..range.end.min(state.base_limit).max(range.start);
-        (state.local.gaps(range), state.base.clone())
-    };
-    let Some(base) = base else { return Ok(()) };
-    for gap in gaps {
-        let mut at = gap.start;
-        let mut got = store.get(&base.key, Some(gap.clone()), base.size).await?;
+    /// Fetches what is missing of a range of a draft from its base.
+    async fn fetch(&self, draft: &Draft, range: Range<u64>) -> Result<(), UploadError> {
+        let (gaps, base) = {
+            let state = draft.state();
+            let range = range.start..range.end.min(state.base_limit).max(range.start);
+            (state.local.gaps(range), state.base.clone())
+        };
+        let Some(base) = base else { return Ok(()) };
+        for gap in gaps {
+            let mut at = gap.start;
+            if let Some(pieces) = self.contents.cached(&base, gap.clone()) {
+                for bytes in pieces {
+                    draft.fetched(at, &bytes)?;
+                    at += bytes.len() as u64;
+                }
+            }
+            let mut failures = 0;
+            while at < gap.end {
+                let before = at;
+                let Err(error) = self.fetch_from(draft, &base, &mut at, gap.end).await else { continue };
+                failures = if at > before { 1 } else { failures + 1 };
+                match error {
+                    UploadError::Store(error) if !is_final(error.kind) && failures < BREAKS => {
+                        tracing::info!(%error, "an answer broke off; asking for the rest");
+                        tokio::time::sleep(BREATH * failures).await;
+                    }
+                    error => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what follows, as far as one answer brings it.
+    async fn fetch_from(
+        &self,
+        draft: &Draft,
+        base: &Base,
+        at: &mut u64,
+        end: u64,
+    ) -> Result<(), UploadError> {
+        let mut got = self.store.get(&base.key, Some(*at..end), base.size).await?;
         if got.head.etag != ETag::new(&base.etag) || got.head.size != base.size {
             return Err(UploadError::Conflict(Box::new(got.head)));
         }
         while let Some(bytes) = got.body.next().await? {
-            draft.fetched(at, &bytes)?;
-            at += bytes.len() as u64;
+            draft.fetched(*at, &bytes)?;
+            *at += bytes.len() as u64;
         }
+        if *at < end { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
     }
-    Ok(())
 }
 
 /// Whether sending the same again would be refused again.

@@ -62,6 +62,68 @@ fn a_small_file_costs_one_put() {
 }
 
 #[test]
+fn what_was_written_here_is_read_and_changed_again_without_a_fetch() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("log", "line 0\n");
+    let mount = mounted(&backend, &bucket, "");
+    let append = |line: u32| {
+        let mut file = OpenOptions::new().append(true).open(mount.at("log")).expect("open");
+        writeln!(file, "line {line}").expect("append");
+    };
+    append(1);
+    let used = spent(&backend, &mount, || (2..12).for_each(append));
+    assert_eq!((used.get("PutObject"), used.get("GetObject")), (10, 0), "{used:?}");
+    let lines: String = (0..12).map(|line| format!("line {line}\n")).collect();
+    assert_eq!(bucket.bytes("log").expect("stored"), lines.into_bytes());
+    let mut bytes = body(2, 1_500_000);
+    fs::write(mount.at("pack"), &bytes).expect("written");
+    let used = spent(&backend, &mount, || {
+        assert!(mount.read("pack") == bytes);
+        let file = OpenOptions::new().write(true).open(mount.at("pack")).expect("open");
+        file.write_all_at(b"changed", 700_000).expect("write");
+    });
+    assert_eq!(used.get("GetObject"), 0, "{used:?}");
+    bytes[700_000..700_007].copy_from_slice(b"changed");
+    assert!(bucket.bytes("pack") == Some(bytes));
+}
+
+#[test]
+fn what_is_set_on_a_folder_costs_one_put_a_moment_later() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = mounted(&backend, &bucket, "");
+    fs::create_dir(mount.at("dir")).expect("mkdir");
+    let metadata = |key: &str| bucket.headers(key).expect("made").metadata;
+    let used = spent(&backend, &mount, || {
+        mount.sh("chmod 700 dir; touch -d 2001-02-03T04:05:06Z dir; chmod 750 dir");
+        eventually("what was set", || {
+            let stored = metadata("dir/.emptyFolderPlaceholder");
+            (stored.get("mode").map(String::as_str) == Some("16872")).then_some(())
+        });
+    });
+    assert_eq!(used.get("PutObject"), 1, "{used:?}");
+    assert!(metadata("dir/.emptyFolderPlaceholder")["mtime"].starts_with("981173106"));
+}
+
+#[test]
+fn a_tree_costs_one_put_for_each_file_and_folder_with_write_back() {
+    let backend = standin_only!("requests of an unmount are counted");
+    let bucket = backend.bucket();
+    let mount = mounted(&backend, &bucket, "--write-back --write-back-delay 1h");
+    let used = spent(&backend, &mount, || {
+        mount.sh("mkdir -p a/b gone; echo 1 > a/b/f; chmod 700 a a/b; touch -d 2001-02-03 a a/b; rmdir gone");
+    });
+    assert_eq!(used.get("PutObject") + used.get("DeleteObject"), 0, "nothing waits: {used:?}");
+    let before = backend.standin().count("PutObject");
+    mount.stop();
+    assert_eq!(backend.standin().count("PutObject") - before, 3);
+    let folder = |key: &str| format!("{key}/.emptyFolderPlaceholder");
+    assert_eq!(bucket.keys(), [folder("a"), folder("a/b"), "a/b/f".to_owned()]);
+    assert_eq!(bucket.headers(&folder("a/b")).expect("made").metadata["mode"], "16832");
+}
+
+#[test]
 fn a_close_after_which_the_writer_goes_on_costs_nothing() {
     let backend = Backend::start();
     let bucket = backend.bucket();

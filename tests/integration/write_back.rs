@@ -209,6 +209,45 @@ fn a_removal_during_an_upload_survives_a_crash() {
 }
 
 #[test]
+fn new_folders_come_through_a_crash_and_follow_a_rename() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, LATER);
+    fs::create_dir_all(mount.at("a/b")).expect("made");
+    fs::create_dir(mount.at("gone")).expect("made");
+    fs::remove_dir(mount.at("gone")).expect("removed");
+    fs::create_dir_all(mount.at("old/sub")).expect("made");
+    fs::write(mount.at("old/file"), b"x").expect("staged");
+    fs::rename(mount.at("old"), mount.at("new")).expect("renamed");
+    assert_eq!(
+        (mount.names(""), mount.names("new")),
+        (vec!["a".into(), "new".into()], vec!["file".into(), "sub".into()])
+    );
+    let place = mount.kill();
+    let mount = MountOptions::new(&backend, &bucket.name).args("--write-back").place(place).start();
+    mount.stop();
+    let folder = |key: &str| format!("{key}/.emptyFolderPlaceholder");
+    assert_eq!(
+        bucket.keys(),
+        [folder("a"), folder("a/b"), folder("new"), "new/file".to_owned(), folder("new/sub")]
+    );
+}
+
+#[test]
+fn a_folder_that_the_server_refuses_is_not_shown_any_more() {
+    let backend = standin_only!("the server refuses");
+    let bucket = backend.bucket();
+    let refusal = Action::Status { status: 403, code: "AccessDenied".into(), message: "no".into() };
+    backend.fault(Fault::new(refusal).on("PutObject"));
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 50ms");
+    fs::create_dir(mount.at("dir")).expect("made");
+    eventually("the folder to go", || (!mount.at("dir").exists()).then_some(()));
+    assert!(mount.names("").is_empty());
+    let files = staged(mount.place());
+    assert_eq!((files.len(), &files[0]["state"]), (1, &"parked".into()), "until somebody decides");
+}
+
+#[test]
 fn two_mounts_of_one_bucket_have_each_their_own_spool() {
     let backend = Backend::start();
     let bucket = backend.bucket();

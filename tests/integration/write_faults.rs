@@ -309,3 +309,21 @@ fn under_a_storm_nothing_is_corrupted_and_nothing_acknowledged_is_lost() {
 fn under_a_storm_nothing_that_was_staged_is_lost() {
     live_through_a_storm("--write-back --write-back-delay 20ms");
 }
+
+#[test]
+fn an_answer_that_breaks_off_while_a_change_is_sent_is_asked_for_again() {
+    let backend = standin_only!("answers break off");
+    let bucket = backend.bucket();
+    let mut bytes = body(9, 20 << 20);
+    bucket.put("file", bytes.clone());
+    let mount = Mount::new(&backend, &bucket);
+    mount.names("");
+    // What is missing of the part that is changed comes in five pieces.
+    let broken = backend.fault(Fault::new(Action::Truncate(1_000_000)).on("GetObject").times(4));
+    let file = File::options().write(true).open(mount.at("file")).expect("opened");
+    file.write_all_at(b"changed", 7 << 20).expect("written");
+    file.sync_all().expect("acknowledged");
+    bytes[7 << 20..(7 << 20) + 7].copy_from_slice(b"changed");
+    assert!(bucket.bytes("file") == Some(bytes));
+    assert_eq!(backend.standin().fault_hits(broken), 4);
+}

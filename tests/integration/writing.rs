@@ -64,6 +64,48 @@ fn what_is_written_anywhere_in_a_file_is_what_others_read() {
     assert!(bucket.bytes("file") == Some(model));
 }
 
+/// A mount that truncates what it has not cached may take the size of what it has of the file for that of the file.
+#[test]
+fn a_truncate_of_a_file_that_was_never_read_leaves_the_right_size() {
+    let backend = Backend::start();
+    for mode in ["", "--write-back"] {
+        let bucket = backend.bucket();
+        let whole = body(6, 3_000_000);
+        let sizes = [0, 1, 4096, 1_234_567, 2_999_999, 3_000_000, 3_000_001, 5_000_000];
+        for size in sizes {
+            bucket.put(&format!("dir/path{size}"), whole.clone());
+            bucket.put(&format!("dir/descriptor{size}"), whole.clone());
+        }
+        let mount = Mount::with(&backend, &bucket, mode);
+        for size in sizes {
+            let mut model = whole.clone();
+            model.resize(size, 0);
+            let (path, descriptor) = (format!("dir/path{size}"), format!("dir/descriptor{size}"));
+            // No look at it before, and no listing of its folder.
+            mount.sh(&format!("truncate -s {size} {path}"));
+            let file = OpenOptions::new().write(true).open(mount.at(&descriptor)).expect("open");
+            file.set_len(size as u64).expect("truncate");
+            assert_eq!(file.metadata().expect("stat").len(), size as u64);
+            drop(file);
+            for key in [&path, &descriptor] {
+                assert_eq!(fs::metadata(mount.at(key)).expect("stat").len(), size as u64, "{key} {mode}");
+                assert!(mount.read(key) == model, "{key} {mode}");
+            }
+        }
+        mount.stop();
+        for size in sizes {
+            let mut model = whole.clone();
+            model.resize(size, 0);
+            for name in ["path", "descriptor"] {
+                assert!(
+                    bucket.bytes(&format!("dir/{name}{size}")).as_ref() == Some(&model),
+                    "{name}{size} {mode}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn an_object_of_others_is_changed_in_place() {
     let backend = Backend::start();

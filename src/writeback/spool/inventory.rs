@@ -44,7 +44,8 @@ pub fn inventory(dir: &Path) -> io::Result<(Vec<Staged>, Vec<PathBuf>)> {
         for path in records_first(&slot)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(id) = name.strip_suffix(".json") else { continue };
-            match read_record(&path) {
+            // Its daemon may just be writing it.
+            match read_record(&path).or_else(|| read_record(&path)) {
                 // A name that is gone has nothing to be decided.
                 Some(record) if record.key.is_empty() => {}
                 Some(record) if matches!(record.state, RecordState::Clean | RecordState::Upload) => {}

@@ -130,8 +130,8 @@ pub struct Config {
     pub file_size_limit: u64,
     /// Most bytes of a single PUT (the CLI's default).
     pub standard_size_limit: u64,
-    /// Make `ETag`s by MD5, which takes 600 MB/s of a core. Without, each is a number of its own: for
-    /// benchmarks.
+    /// Make `ETag`s by MD5, which takes 600 MB/s of a core. Without, those of parts and of
+    /// PUTs above 16 MiB are numbers: for benchmarks.
     pub md5: bool,
     /// Supabase Auth.
     pub auth: AuthConfig,

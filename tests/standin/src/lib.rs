@@ -11,7 +11,7 @@
 //! Layers, importing downward only:
 //!
 //! ```text
-//! demo                    sample data
+//! demo  control           sample data | orders to a running stand-in
 //! standin                 the embedding API: start, seed, observe, break
 //! server                  HTTP, routing, one file per family of operations; REST and Auth beside S3
 //! store  log  fault       buckets, objects, uploads | what was asked | what goes wrong
@@ -23,6 +23,7 @@
 mod auth;
 mod clock;
 mod config;
+pub mod control;
 pub mod demo;
 mod error;
 mod fault;
@@ -38,7 +39,7 @@ mod xml;
 pub use auth::jwt::mint_jwt;
 pub use config::{ALICE, AuthConfig, BOB, Backend, Config, Credentials, User};
 pub use fault::{Action, Fault, FaultId, KeyMatch, Times, WRITES};
-pub use log::LogEntry;
+pub use log::{LogEntry, Totals};
 pub use rls::{Command, Policy, Predicate};
 pub use sessions::Granted;
 pub use standin::{BucketLimits, ObjectInfo, PutOptions, Standin, UploadInfo, mint_user};

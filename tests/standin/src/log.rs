@@ -92,6 +92,18 @@ pub struct RequestLog {
     in_flight: AtomicUsize,
     peak: AtomicUsize,
     capacity: usize,
+    totals: Mutex<Totals>,
+}
+
+/// What all requests together moved and did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Request body bytes received.
+    pub bytes_in: u64,
+    /// Response body bytes handed to connections.
+    pub bytes_out: u64,
+    /// When the last change was answered with success.
+    pub last_change: Option<SystemTime>,
 }
 
 /// Requests of one operation.
@@ -123,6 +135,7 @@ impl RequestLog {
             in_flight: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             capacity,
+            totals: Mutex::default(),
         })
     }
 
@@ -170,6 +183,10 @@ impl RequestLog {
         self.tallies.lock().get(operation).map_or(0, |tally| tally.peak)
     }
 
+    pub fn totals(&self) -> Totals {
+        *self.totals.lock()
+    }
+
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
@@ -185,6 +202,7 @@ impl RequestLog {
             *tally = Tally { count: 0, in_flight: tally.in_flight, peak: tally.in_flight };
         }
         self.peak.store(self.in_flight(), Ordering::Release);
+        *self.totals.lock() = Totals::default();
     }
 }
 
@@ -198,14 +216,21 @@ pub struct InFlight {
 impl InFlight {
     pub fn received(&self, bytes: u64) {
         self.live.bytes_in.fetch_add(bytes, Ordering::AcqRel);
+        self.log.totals.lock().bytes_in += bytes;
     }
 
     pub fn sent(&self, bytes: u64) {
         self.live.bytes_out.fetch_add(bytes, Ordering::AcqRel);
+        self.log.totals.lock().bytes_out += bytes;
     }
 
     pub fn status(&self, status: u16) {
         self.live.status.store(status, Ordering::Release);
+    }
+
+    /// The request has changed what is stored.
+    pub fn changed(&self) {
+        self.log.totals.lock().last_change = Some(SystemTime::now());
     }
 
     pub fn faults(&self, struck: usize) {

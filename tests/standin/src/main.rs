@@ -6,11 +6,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use supafs_standin::{
-    ALICE, BOB, Backend, BucketLimits, Config, Credentials, Fault, Policy, Standin, demo, mint_user,
+    ALICE, BOB, Backend, BucketLimits, Config, Credentials, Fault, Policy, Standin, control, demo, mint_user,
 };
 
 /// A local stand-in for Supabase Storage's S3 endpoint
@@ -30,6 +31,7 @@ enum Subcommands {
 }
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Serve {
     /// TCP port on 127.0.0.1; 0 picks a free one
     #[arg(long, default_value_t = 0)]
@@ -56,7 +58,7 @@ struct Serve {
     /// What stores the bytes behind the server, which shows in multipart uploads
     #[arg(long, default_value = "file", value_parser = ["file", "s3"])]
     backend: String,
-    /// Give each version a cheap number as its `ETag` instead of the MD5 of its bytes
+    /// Do not compute the MD5 of large bodies and parts: their `ETag`s are numbers that cost nothing
     #[arg(long)]
     no_md5: bool,
     /// Milliseconds to wait before every request
@@ -83,6 +85,13 @@ struct Serve {
     /// Write a line to this file descriptor once the server is ready
     #[arg(long, value_name = "FD")]
     ready_fd: Option<u32>,
+    /// Requests kept for the order `log`
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    log_capacity: usize,
+    /// Obey orders on standard input, a JSON document a line, answered on standard output after the variables;
+    /// end with them
+    #[arg(long)]
+    control: bool,
     /// Lifetime of the printed demo tokens, in seconds
     #[arg(long, value_name = "S", default_value_t = 86_400)]
     token_ttl: i64,
@@ -150,8 +159,19 @@ fn serve(args: Serve) -> io::Result<()> {
     if let Some(fd) = args.ready_fd {
         fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"))?.write_all(b"ready\n")?;
     }
+    let standin = Arc::new(standin);
+    let (end, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+    if args.control {
+        let standin = Arc::clone(&standin);
+        std::thread::spawn(move || {
+            // An error here is a reader or writer that went away, which ends the orders all the same.
+            let _ = control::obey(&standin, io::stdin().lock(), io::stdout().lock());
+            drop(end);
+        });
+    }
     runtime.block_on(async {
         tokio::select! {
+            _ = ended.recv(), if args.control => {}
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
@@ -170,8 +190,7 @@ fn start(args: &Serve) -> io::Result<Standin> {
         backend: if args.backend == "s3" { Backend::S3 } else { Backend::File },
         md5: !args.no_md5,
         threads: args.threads,
-        // Nobody reads the program's log.
-        log_capacity: 0,
+        log_capacity: args.log_capacity,
         ..Config::default()
     })?;
     if args.demo_data {

@@ -17,10 +17,12 @@ use crate::auth::sigv4::KeyCache;
 use crate::clock;
 use crate::config::{AuthConfig, Config, Credentials};
 use crate::fault::{Fault, FaultId, Faults};
-use crate::log::{LogEntry, RequestLog};
+use crate::log::{LogEntry, RequestLog, Totals};
 use crate::rls::Policy;
 use crate::server::{self, Shared, target::PREFIX};
 use crate::sessions::{Granted, Sessions};
+use crate::store::content::Content;
+use crate::store::etag::{self, Etag};
 use crate::store::object::Object;
 use crate::store::{Bucket, Store};
 
@@ -198,6 +200,13 @@ impl Standin {
         self.store(bucket, key, Object::synthetic(size, seed), options);
     }
 
+    /// Stores an object of these pieces, which are kept as they are, as if each had been a part.
+    pub fn put_pieces(&self, bucket: &str, key: &str, pieces: &[Bytes]) {
+        let content = Content::join(pieces.iter().cloned().map(Content::Memory));
+        let etag = Etag { hash: etag::unique(), parts: u32::try_from(pieces.len()).unwrap_or(u32::MAX) };
+        self.store(bucket, key, Object::new(content, etag), PutOptions::default());
+    }
+
     fn store(&self, bucket: &str, key: &str, mut object: Object, options: PutOptions) {
         if let Some(kind) = options.content_type {
             object.content_type = Some(kind.into());
@@ -362,7 +371,13 @@ impl Standin {
         self.shared.log.peak_of(operation)
     }
 
-    /// Forgets log, counts and peaks.
+    /// What all requests since the last `clear_log` moved and did.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.log.totals()
+    }
+
+    /// Forgets log, counts, totals and peaks.
     pub fn clear_log(&self) {
         self.shared.log.clear();
     }

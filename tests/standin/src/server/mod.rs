@@ -139,6 +139,9 @@ pub async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     // What the client still sends is read and thrown away, as long as the real server would.
     input.drain(reply.has("connection").then_some(Duration::from_secs(3)));
     let shape = plan.shape(&head.method, &mut reply);
+    if target.op.changes() && reply.status < 300 {
+        in_flight.changed();
+    }
     Ok(finish(&head, reply, shape, in_flight))
 }
 

@@ -126,7 +126,7 @@ pub async fn part(call: &Call<'_>, input: &mut Input) -> S3Result<Reply> {
     if !own {
         return Err(other_key(call));
     }
-    let mut sink = Sink::new(&call.shared.store, length)?;
+    let mut sink = Sink::new(&call.shared.store, length, call.shared.store.hashes())?;
     let most = if chunked(call) { length.min(MAX_PART) } else { length };
     input.copy_to(call, &mut sink, most).await?;
     let (content, hash) = sink.finish();

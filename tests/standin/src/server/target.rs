@@ -91,6 +91,19 @@ impl Op {
         matches!(self, Self::UploadPart | Self::UploadPartCopy)
     }
 
+    /// What changes objects; uploads of parts do so when they are completed.
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::PutObject
+                | Self::CopyObject
+                | Self::DeleteObject
+                | Self::DeleteObjects
+                | Self::CompleteMultipartUpload
+                | Self::MoveObject
+        )
+    }
+
     /// The routes of the REST API.
     pub fn is_rest(self) -> bool {
         matches!(self, Self::MoveObject | Self::GetBucket)

@@ -30,7 +30,8 @@ enum Target {
 }
 
 impl Sink {
-    pub fn new(store: &Store, expected: u64) -> S3Result<Self> {
+    /// `md5`: whether the tag is to be the MD5 of the bytes.
+    pub fn new(store: &Store, expected: u64, md5: bool) -> S3Result<Self> {
         let to = if let Some(disk) = store.disk() {
             let (path, file) = disk.temporary()?;
             Target::Disk { path: FileRef::temporary(path), file }
@@ -38,7 +39,7 @@ impl Sink {
             let first = usize::try_from(expected).unwrap_or(BLOCK).min(BLOCK);
             Target::Memory { full: Vec::new(), block: BytesMut::with_capacity(first) }
         };
-        Ok(Self { md5: store.hashes().then(Md5::new), size: 0, to })
+        Ok(Self { md5: md5.then(Md5::new), size: 0, to })
     }
 
     pub fn size(&self) -> u64 {

@@ -1,0 +1,200 @@
+//! Placeholders that are written behind the caller's back: what was set on a folder, several changes at once; with
+//! `--write-back` and all rights also new folders.
+//!
+//! Each is on record in the spool as an empty draft until the server has it. Lock rank: before the inode table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::{Fs, FsError, Invalidation};
+use crate::attrs::Attrs;
+use crate::meta::{Entry, Kind};
+use crate::name;
+use crate::store::ObjectHeaders;
+use crate::writeback::{Draft, Job, Outcome, State, is_final};
+
+/// By the prefix of the folder.
+pub(super) type Folders = Mutex<HashMap<Box<str>, Arc<Folder>>>;
+
+/// A placeholder that is to be written.
+pub(super) struct Folder {
+    prefix: Box<str>,
+    /// Keeps it through a crash.
+    record: Arc<Draft>,
+    /// The bucket holds nothing of the folder yet.
+    is_new: bool,
+    wanted: Mutex<Wanted>,
+    /// Held while it is written. Whether that was tried.
+    writing: tokio::sync::Mutex<bool>,
+}
+
+#[derive(Clone)]
+struct Wanted {
+    headers: ObjectHeaders,
+    /// Counts changes.
+    generation: u64,
+}
+
+struct Write {
+    fs: Arc<Fs>,
+    folder: Arc<Folder>,
+}
+
+#[async_trait]
+impl Job for Write {
+    async fn attempt(&self) -> Outcome {
+        match self.fs.write_folder(&self.folder).await {
+            Ok(true) => Outcome::Done,
+            Ok(false) => Outcome::Changed,
+            Err(error) if error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind)) => Outcome::Retry,
+            Err(error) => {
+                self.fs.folder_refused(&self.folder, &error);
+                Outcome::Failed
+            }
+        }
+    }
+
+    fn ended(&self, failed: bool) {
+        let folder = &self.folder;
+        let is_wanted = self.fs.forget_folder(folder);
+        if !(failed && is_wanted && folder.is_new) {
+            return folder.record.discard();
+        }
+        self.fs.hide_folder(&folder.prefix);
+        if let Err(error) = folder.record.park() {
+            tracing::error!(folder = &*folder.prefix, %error, "cannot note in the spool that a folder was not made");
+        }
+    }
+}
+
+impl Fs {
+    /// Whether new folders are written later: where nobody can refuse them.
+    pub(super) fn defers_folders(&self) -> bool {
+        !self.may_be_refused && self.writer.as_ref().is_some_and(|writer| writer.options.write_back)
+    }
+
+    /// Writes a folder's placeholder a moment later.
+    pub(super) fn queue_folder(
+        &self,
+        prefix: &str,
+        headers: ObjectHeaders,
+        is_new: bool,
+    ) -> Result<(), FsError> {
+        let (writer, Some(fs)) = (self.writer()?, self.me.upgrade()) else { return Ok(()) };
+        let mut folders = self.folders.lock();
+        let folder = if let Some(folder) = folders.get(prefix) {
+            Arc::clone(folder)
+        } else {
+            let mut state = State::on(&format!("{prefix}{}", name::PLACEHOLDER), None, Attrs::default());
+            state.generation = 1;
+            let folder = Arc::new(Folder {
+                prefix: prefix.into(),
+                record: Draft::new(&writer.spool, state)?,
+                is_new,
+                wanted: Mutex::new(Wanted { headers: ObjectHeaders::default(), generation: 0 }),
+                writing: tokio::sync::Mutex::default(),
+            });
+            folders.insert(prefix.into(), Arc::clone(&folder));
+            folder
+        };
+        let entries = headers.metadata.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+        folder.record.state().changes.metadata = entries.collect();
+        {
+            let mut wanted = folder.wanted.lock();
+            *wanted = Wanted { headers, generation: wanted.generation + 1 };
+        }
+        folder.record.commit()?;
+        writer.queue.push(folder.record.id(), 1.0, Arc::new(Write { fs, folder: Arc::clone(&folder) }));
+        Ok(())
+    }
+
+    /// Writes what is wanted now. `false`: it was changed meanwhile.
+    async fn write_folder(&self, folder: &Arc<Folder>) -> Result<bool, FsError> {
+        let mut tried = folder.writing.lock().await;
+        if !self.folders.lock().get(&*folder.prefix).is_some_and(|other| Arc::ptr_eq(other, folder)) {
+            return Ok(true);
+        }
+        *tried = true;
+        let wanted = folder.wanted.lock().clone();
+        self.put_placeholder(&folder.prefix, &wanted.headers).await?;
+        let mut folders = self.folders.lock();
+        if folder.wanted.lock().generation != wanted.generation {
+            return Ok(false);
+        }
+        folders.remove(&folder.prefix);
+        drop(folders);
+        // Also where the queue did not ask for it: what is done must not be done again after a crash.
+        folder.record.discard();
+        let (above, component) = super::behind::split(folder.prefix.trim_end_matches('/'));
+        let shown = name::from_component(component).into_owned();
+        if folder.is_new && matches!(self.meta.change(above, &shown), Some(Some(_))) {
+            let component = (component.as_bytes() != shown).then(|| component.into());
+            let entry = Entry { name: shown.clone().into(), component, kind: Kind::Directory };
+            self.meta.changed(above, &shown, Some(entry), false);
+        }
+        Ok(true)
+    }
+
+    /// Before objects are looked for on the server: the placeholders of folders below a prefix, and its own, are there.
+    pub(super) async fn settle_folders(&self, prefix: &str) -> Result<(), FsError> {
+        let below: Vec<Arc<Folder>> = {
+            let folders = self.folders.lock();
+            let below = folders.iter().filter(|(other, _)| other.starts_with(prefix));
+            below.map(|(_, folder)| Arc::clone(folder)).collect()
+        };
+        for folder in below {
+            while !self.write_folder(&folder).await? {}
+        }
+        Ok(())
+    }
+
+    /// A folder is removed: nothing more is written for it. Whether the bucket may hold its placeholder.
+    pub(super) async fn cancel_folder(&self, prefix: &str) -> bool {
+        let Some(folder) = self.folders.lock().remove(prefix) else { return true };
+        // What is on its way arrives first.
+        let tried = *folder.writing.lock().await;
+        folder.record.state().key = None;
+        if let Err(error) = folder.record.save(|_| {}) {
+            tracing::debug!(%error, "a removed folder is still on record in the spool");
+        }
+        tried || !folder.is_new
+    }
+
+    /// Whether it was still to be written.
+    fn forget_folder(&self, folder: &Arc<Folder>) -> bool {
+        let mut folders = self.folders.lock();
+        let is_wanted = folders.get(&*folder.prefix).is_some_and(|other| Arc::ptr_eq(other, folder));
+        if is_wanted {
+            folders.remove(&folder.prefix);
+        }
+        is_wanted
+    }
+
+    fn folder_refused(&self, folder: &Folder, error: &FsError) {
+        let words =
+            error.cause.as_ref().map_or_else(|| error.to_string(), |cause| cause.message.clone()).into();
+        let prefix = &*folder.prefix;
+        self.note_refusal(prefix.trim_end_matches('/'), words);
+        if folder.is_new {
+            tracing::error!(folder = prefix, %error, "the server refused a new folder; see `supafs spool list`");
+        } else {
+            tracing::error!(folder = prefix, %error, "what was set on a folder is not in the bucket");
+        }
+    }
+
+    /// A folder that is not there is not shown any more.
+    fn hide_folder(&self, prefix: &str) {
+        let (above, component) = super::behind::split(prefix.trim_end_matches('/'));
+        let name: Box<[u8]> = name::from_component(component).into_owned().into();
+        self.meta.unchanged(above, &name);
+        self.meta.invalidate(above);
+        self.meta.forget_below(prefix);
+        let parent = self.inodes.lock().find(above);
+        if let Some(parent) = parent {
+            self.invalidate(Invalidation::Name { parent, name });
+        }
+    }
+}
