@@ -94,7 +94,11 @@ impl Queue {
         // What is due is being uploaded, and waits for the next time.
         let waiting = due.get(id).filter(|queued| queued.at > now);
         let latest = waiting.map_or(now + inner.delay * PATIENCE, |queued| queued.latest);
-        let at = (now + inner.delay.mul_f64(delays)).min(latest);
+        let mut at = (now + inner.delay.mul_f64(delays)).min(latest);
+        if due.get(id).is_some_and(|queued| queued.at == at) {
+            // By its time it is known that a job was queued again.
+            at += Duration::from_nanos(1);
+        }
         let is_new = due.insert(id.to_owned(), Due { at, latest }).is_none();
         inner.length.send_replace(due.len());
         drop(due);

@@ -184,6 +184,9 @@ impl Uploader {
                 self.send_all(&job).await
             }
         };
+        if let Ok((etag, _)) = &result {
+            self.keep(&job, etag);
+        }
         let mut state = draft.state();
         match result {
             Ok((etag, headers)) => {
@@ -191,13 +194,7 @@ impl Uploader {
                 state.stored = job.state.generation;
                 state.error = None;
                 state.is_at(&job.key, &etag, &headers);
-                let is_here = state.local.contains(0..size);
-                let base = state.base.clone().filter(|_| is_here);
                 drop(state);
-                if let Some(base) = base {
-                    // While nobody can change it.
-                    self.contents.stored(&base, draft.data());
-                }
                 draft.settle();
                 Ok(Some(Uploaded { key: job.key, etag, size, headers, attrs: job.state.attrs }))
             }
@@ -214,6 +211,16 @@ impl Uploader {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Keeps in memory what was uploaded: while nobody can change it, and before the draft counts as clean, so that
+    /// nobody drops it meanwhile.
+    fn keep(&self, job: &Job<'_>, etag: &ETag) {
+        let size = job.state.size;
+        if job.draft.state().local.contains(0..size) {
+            let base = Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 };
+            self.contents.stored(&base, job.draft.data());
         }
     }
 
