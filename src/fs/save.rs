@@ -189,9 +189,10 @@ impl Fs {
         let modified = Modified::unlisted(modified_ms);
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = uploaded.attrs;
-        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         self.refusals.lock().pop(uploaded.key.as_str());
         let mut inodes = self.inodes.lock();
+        // With the table held: a version that is about to be replaced, of the same bytes, must not take these over.
+        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let key = inodes.key(ino);
         let Some(inode) = inodes.get_mut(ino) else { return };
         if key.as_deref() != Some(uploaded.key.as_str()) {
