@@ -118,6 +118,8 @@ impl Fs {
             }
         });
         self.inodes.lock().closed(ino);
+        // An upload that ended meanwhile left the draft to the rename.
+        self.end_draft(ino);
         result
     }
 
@@ -373,7 +375,8 @@ impl Fs {
         draft: &Arc<Draft>,
         aside: Option<Aside>,
     ) -> Result<Option<Uploaded>, FsError> {
-        match self.writer()?.uploader.upload(draft).await {
+        // Published under its new name, once it has that; until then the rename holds the file, and so its draft.
+        match self.writer()?.uploader.upload(draft, |_| {}).await {
             Ok(uploaded) => {
                 self.let_go(step, aside).await?;
                 Ok(uploaded)

@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::time::{Duration, Instant};
 
 use supafs_standin::{Action, Fault};
 
@@ -173,6 +173,28 @@ fn what_a_staged_file_was_moved_over_goes_with_it() {
         let again = after(&|mount| staged_over(mount, "again"), dies);
         assert_eq!(again, [(Some(b"again".to_vec()), "old".to_owned())], "{dies}");
     }
+}
+
+#[test]
+fn a_file_is_whole_at_every_moment_of_its_upload() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    // Every stat and read asks anew, and every close may be the last use of the draft.
+    let options = "--write-back --write-back-delay 5ms --metadata-ttl 0s --negative-ttl 0s";
+    let mount = Mount::with(&backend, &bucket, options);
+    for number in 0..50u64 {
+        let (path, bytes) = (mount.at(&format!("{number}")), body(number, 3000));
+        fs::write(&path, &bytes).expect("staged");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+        let until = Instant::now() + Duration::from_millis(40);
+        while Instant::now() < until {
+            let stat = fs::metadata(&path).expect("stat");
+            assert_eq!((stat.len(), stat.mode() & 0o777), (3000, 0o640), "{number}");
+            assert!(fs::read(&path).expect("readable") == bytes, "bytes of {number}");
+        }
+    }
+    mount.stop();
+    assert_eq!(bucket.keys().len(), 50);
 }
 
 /// Puts a file there, and removes it while its next version goes up; the removal is still to be sent.
