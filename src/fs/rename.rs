@@ -160,13 +160,16 @@ impl Fs {
                 return self.move_draft(step, &draft).await;
             }
         }
+        // An upload may have ended since the name was looked up.
+        let version = self.inodes.lock().get(*ino).and_then(|inode| Some(inode.file()?.version.clone()));
+        let version = version.or_else(|| entry.version().cloned());
         self.keep_folder(&from.prefix, from.name).await?;
         // A policy that refuses the delete is known only afterwards: until then the old version is kept.
         let aside = match replaced {
             Some(replaced) if self.may_be_refused => self.set_aside(&to.prefix, replaced).await?,
             _ => None,
         };
-        let size = entry.version().map_or(0, |version| version.size);
+        let size = version.as_ref().map_or(0, |version| version.size);
         let headers = self.renamed_headers(*ino, target);
         let etag = match self.copy(source, target, size, headers.as_ref()).await {
             Ok(etag) => etag,
@@ -187,7 +190,7 @@ impl Fs {
         {
             *stored = Arc::new(headers);
         }
-        if let Some(version) = entry.version() {
+        if let Some(version) = &version {
             self.known.copied(source, version, target, &etag);
         }
         self.known.forget(source);

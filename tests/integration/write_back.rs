@@ -197,6 +197,28 @@ fn a_file_is_whole_at_every_moment_of_its_upload() {
     assert_eq!(bucket.keys().len(), 50);
 }
 
+#[test]
+fn a_file_that_is_renamed_while_it_is_uploaded_keeps_its_mode_and_time() {
+    let backend = standin_only!("a slow upload");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 200ms");
+    let slow = backend.fault(Fault::new(Action::Latency(Duration::from_secs(1))).on("PutObject"));
+    fs::write(mount.at("a"), b"staged").expect("staged");
+    fs::set_permissions(mount.at("a"), fs::Permissions::from_mode(0o640)).expect("chmod");
+    let what = |mount: &Mount, name: &str| {
+        let stat = fs::metadata(mount.at(name)).expect("stat");
+        (stat.mode() & 0o777, stat.mtime(), stat.mtime_nsec(), stat.len())
+    };
+    let before = what(&mount, "a");
+    eventually("the upload", || (backend.standin().fault_hits(slow) == 1).then_some(()));
+    fs::rename(mount.at("a"), mount.at("b")).expect("renamed");
+    assert_eq!(what(&mount, "b"), before);
+    let (place, _) = mount.leave();
+    let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+    assert_eq!(what(&mount, "b"), before, "before anything is read");
+    assert_eq!(mount.read("b"), b"staged");
+}
+
 /// Puts a file there, and removes it while its next version goes up; the removal is still to be sent.
 fn remove_during_an_upload(mount: &Mount, backend: &Backend, again: bool) {
     fs::write(mount.at("a"), b"first").expect("staged");
