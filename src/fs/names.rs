@@ -335,7 +335,7 @@ impl Fs {
         state.changes.content_type = Some("text/plain".to_owned());
         let draft = Draft::new(&writer.spool, state)?;
         draft.write(0, target)?;
-        let uploaded = writer.uploader.upload(&draft).await;
+        let uploaded = writer.uploader.upload(&draft, |_| {}).await;
         draft.discard();
         let uploaded = match uploaded {
             Ok(Some(uploaded)) => uploaded,

@@ -118,6 +118,8 @@ impl Fs {
             }
         });
         self.inodes.lock().closed(ino);
+        // An upload that ended meanwhile left the draft to the rename.
+        self.end_draft(ino);
         result
     }
 
@@ -158,13 +160,16 @@ impl Fs {
                 return self.move_draft(step, &draft).await;
             }
         }
+        // An upload may have ended since the name was looked up.
+        let version = self.inodes.lock().get(*ino).and_then(|inode| Some(inode.file()?.version.clone()));
+        let version = version.or_else(|| entry.version().cloned());
         self.keep_folder(&from.prefix, from.name).await?;
         // A policy that refuses the delete is known only afterwards: until then the old version is kept.
         let aside = match replaced {
             Some(replaced) if self.may_be_refused => self.set_aside(&to.prefix, replaced).await?,
             _ => None,
         };
-        let size = entry.version().map_or(0, |version| version.size);
+        let size = version.as_ref().map_or(0, |version| version.size);
         let headers = self.renamed_headers(*ino, target);
         let etag = match self.copy(source, target, size, headers.as_ref()).await {
             Ok(etag) => etag,
@@ -185,7 +190,7 @@ impl Fs {
         {
             *stored = Arc::new(headers);
         }
-        if let Some(version) = entry.version() {
+        if let Some(version) = &version {
             self.known.copied(source, version, target, &etag);
             super::contents::moved(&self.fetcher, (source, version), (target, &etag));
         }
@@ -374,7 +379,8 @@ impl Fs {
         draft: &Arc<Draft>,
         aside: Option<Aside>,
     ) -> Result<Option<Uploaded>, FsError> {
-        match self.writer()?.uploader.upload(draft).await {
+        // Published under its new name, once it has that; until then the rename holds the file, and so its draft.
+        match self.writer()?.uploader.upload(draft, |_| {}).await {
             Ok(uploaded) => {
                 self.let_go(step, aside).await?;
                 Ok(uploaded)

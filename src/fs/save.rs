@@ -171,12 +171,9 @@ impl Fs {
 
     pub(super) async fn upload_draft(&self, ino: u64, draft: &Arc<Draft>) -> Result<(), FsError> {
         let writer = self.writer()?;
-        let error = match writer.uploader.upload(draft).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(uploaded)) => {
-                self.uploaded(ino, draft, &uploaded);
-                return Ok(());
-            }
+        let publish = |uploaded: &Uploaded| self.uploaded(ino, draft, uploaded);
+        let error = match writer.uploader.upload(draft, publish).await {
+            Ok(_) => return Ok(()),
             Err(UploadError::Conflict(head)) => return self.conflict(ino, draft, &head).await,
             Err(UploadError::Store(error)) => FsError::from(error),
             Err(UploadError::Io(error)) => error.into(),
@@ -190,15 +187,16 @@ impl Fs {
         Err(error)
     }
 
-    /// The bucket holds what the draft holds.
+    /// The bucket holds what the draft holds. Comes before the draft is clean, and so before it may be dropped.
     pub(super) fn uploaded(&self, ino: u64, draft: &Draft, uploaded: &Uploaded) {
         let modified_ms = nanos_now() / 1_000_000;
         let modified = Modified::unlisted(modified_ms);
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = uploaded.attrs;
-        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         self.refusals.lock().pop(uploaded.key.as_str());
         let mut inodes = self.inodes.lock();
+        // With the table held: a version that is about to be replaced, of the same bytes, must not take these over.
+        self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let key = inodes.key(ino);
         let Some(inode) = inodes.get_mut(ino) else { return };
         if key.as_deref() != Some(uploaded.key.as_str()) {
@@ -281,7 +279,7 @@ impl Fs {
             state.base_limit = 0;
         }
         draft.reseal()?;
-        match writer.uploader.upload(draft).await {
+        match writer.uploader.upload(draft, |_| self.lost_name(ino)).await {
             Ok(_) => {}
             Err(error) => {
                 let error = match error {
@@ -294,7 +292,6 @@ impl Fs {
             }
         }
         tracing::warn!(%key, copy = %beside, "the object was changed by somebody else; theirs keeps the name, ours lies beside it");
-        self.lost_name(ino);
         Ok(())
     }
 

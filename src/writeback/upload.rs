@@ -152,9 +152,16 @@ impl Uploader {
 
     /// Uploads a draft that is not clean. `None`: there was nothing to do.
     ///
+    /// `publish` is told what the bucket holds before the draft counts as clean, and while nobody can change it: a
+    /// clean draft may be dropped at any moment, and what is known without it must be the new version by then.
+    ///
     /// # Errors
     /// See [`UploadError`]. The draft stays as it is.
-    pub async fn upload(&self, draft: &Arc<Draft>) -> Result<Option<Uploaded>, UploadError> {
+    pub async fn upload(
+        &self,
+        draft: &Arc<Draft>,
+        publish: impl FnOnce(&Uploaded) + Send,
+    ) -> Result<Option<Uploaded>, UploadError> {
         let _gate = draft.gate.write().await;
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
@@ -187,18 +194,21 @@ impl Uploader {
         if let Ok((etag, _)) = &result {
             self.keep(&job, etag);
         }
-        let mut state = draft.state();
         match result {
             Ok((etag, headers)) => {
-                let size = state.size;
-                state.stored = job.state.generation;
+                let Job { key, state: sent, .. } = job;
+                let uploaded = Uploaded { key, etag, size: sent.size, headers, attrs: sent.attrs };
+                publish(&uploaded);
+                let mut state = draft.state();
+                state.stored = sent.generation;
                 state.error = None;
-                state.is_at(&job.key, &etag, &headers);
+                state.is_at(&uploaded.key, &uploaded.etag, &uploaded.headers);
                 drop(state);
                 draft.settle();
-                Ok(Some(Uploaded { key: job.key, etag, size, headers, attrs: job.state.attrs }))
+                Ok(Some(uploaded))
             }
             Err(error) => {
+                let mut state = draft.state();
                 if let UploadError::Store(error) = &error {
                     state.error = Some(error.clone());
                     if let Some(mtime) = state.attrs.mtime
@@ -551,3 +561,6 @@ impl Job<'_> {
         self.state.base.as_ref().ok_or_else(|| io::Error::other("a draft lost its base").into())
     }
 }
+
+#[cfg(test)]
+mod tests;

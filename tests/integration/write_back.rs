@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::time::{Duration, Instant};
 
 use supafs_standin::{Action, Fault};
 
@@ -173,6 +173,50 @@ fn what_a_staged_file_was_moved_over_goes_with_it() {
         let again = after(&|mount| staged_over(mount, "again"), dies);
         assert_eq!(again, [(Some(b"again".to_vec()), "old".to_owned())], "{dies}");
     }
+}
+
+#[test]
+fn a_file_is_whole_at_every_moment_of_its_upload() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    // Every stat and read asks anew, and every close may be the last use of the draft.
+    let options = "--write-back --write-back-delay 5ms --metadata-ttl 0s --negative-ttl 0s";
+    let mount = Mount::with(&backend, &bucket, options);
+    for number in 0..50u64 {
+        let (path, bytes) = (mount.at(&format!("{number}")), body(number, 3000));
+        fs::write(&path, &bytes).expect("staged");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
+        let until = Instant::now() + Duration::from_millis(40);
+        while Instant::now() < until {
+            let stat = fs::metadata(&path).expect("stat");
+            assert_eq!((stat.len(), stat.mode() & 0o777), (3000, 0o640), "{number}");
+            assert!(fs::read(&path).expect("readable") == bytes, "bytes of {number}");
+        }
+    }
+    mount.stop();
+    assert_eq!(bucket.keys().len(), 50);
+}
+
+#[test]
+fn a_file_that_is_renamed_while_it_is_uploaded_keeps_its_mode_and_time() {
+    let backend = standin_only!("a slow upload");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 200ms");
+    let slow = backend.fault(Fault::new(Action::Latency(Duration::from_secs(1))).on("PutObject"));
+    fs::write(mount.at("a"), b"staged").expect("staged");
+    fs::set_permissions(mount.at("a"), fs::Permissions::from_mode(0o640)).expect("chmod");
+    let what = |mount: &Mount, name: &str| {
+        let stat = fs::metadata(mount.at(name)).expect("stat");
+        (stat.mode() & 0o777, stat.mtime(), stat.mtime_nsec(), stat.len())
+    };
+    let before = what(&mount, "a");
+    eventually("the upload", || (backend.standin().fault_hits(slow) == 1).then_some(()));
+    fs::rename(mount.at("a"), mount.at("b")).expect("renamed");
+    assert_eq!(what(&mount, "b"), before);
+    let (place, _) = mount.leave();
+    let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+    assert_eq!(what(&mount, "b"), before, "before anything is read");
+    assert_eq!(mount.read("b"), b"staged");
 }
 
 /// Puts a file there, and removes it while its next version goes up; the removal is still to be sent.
