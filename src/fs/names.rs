@@ -21,8 +21,8 @@ enum Holds {
     Listed,
     /// Our last upload, which a listing need not show yet.
     Version(Expected),
-    /// After an upload that failed, nobody knows.
-    Unknown,
+    /// After an upload that failed, or one of an earlier mount, nobody knows: what it was before.
+    Unknown(Option<Expected>),
 }
 
 /// What became of a file's content before its object goes.
@@ -30,6 +30,8 @@ pub(super) struct Kept {
     /// The bucket may hold an object of the key.
     pub is_stored: bool,
     holds: Holds,
+    /// What uploads of ours may have put there, by size and time.
+    pub attempted: Vec<(u64, i64)>,
     /// The file's draft, and the key that was taken from it.
     draft: Option<(Arc<Draft>, String)>,
 }
@@ -40,13 +42,17 @@ impl Kept {
         match &self.holds {
             Holds::Listed => listed.and_then(expected),
             Holds::Version(version) => Some(version.clone()),
-            Holds::Unknown => None,
+            Holds::Unknown(_) => None,
         }
     }
 
     /// The version that is replaced, as far as it can be told from others.
     pub fn is_replaced(&self, listed: Option<&FileVersion>) -> Option<Expected> {
-        self.goes(listed).or_else(|| listed.and_then(expected))
+        let before = match &self.holds {
+            Holds::Unknown(before) => before.clone(),
+            _ => None,
+        };
+        self.goes(listed).or(before).or_else(|| listed.and_then(expected))
     }
 
     /// The object stays after all.
@@ -181,7 +187,7 @@ impl Fs {
 
     /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.
     pub(super) async fn keep_content(&self, ino: Option<u64>) -> Result<Kept, FsError> {
-        let stored = |holds| Kept { is_stored: true, holds, draft: None };
+        let stored = |holds| Kept { is_stored: true, holds, attempted: vec![], draft: None };
         let Some(ino) = ino else { return Ok(stored(Holds::Listed)) };
         let (is_open, draft, holds) = {
             let inodes = self.inodes.lock();
@@ -213,10 +219,14 @@ impl Fs {
         let mut state = draft.state();
         let is_stored = state.may_be_stored();
         let is_unknown = state.error.is_some() || state.is_recovered;
-        let holds = state.holds().filter(|_| !is_unknown).cloned().map_or(Holds::Unknown, Holds::Version);
+        let holds = match state.holds().cloned() {
+            Some(version) if !is_unknown => Holds::Version(version),
+            before => Holds::Unknown(before),
+        };
+        let attempted = state.attempted.clone();
         let key = state.key.take();
         drop(state);
-        Ok(Kept { is_stored, holds, draft: key.map(|key| (Arc::clone(&draft), key)) })
+        Ok(Kept { is_stored, holds, attempted, draft: key.map(|key| (Arc::clone(&draft), key)) })
     }
 
     /// The name of a file is gone: what was not saved is wanted by its open descriptors only.

@@ -36,6 +36,8 @@ struct Move<'a> {
     replaced: Option<&'a Entry>,
     /// The version of it that is there, as far as it is known.
     is_replaced: Option<Expected>,
+    /// What uploads of it may have put there instead, by size and time.
+    attempted: Vec<(u64, i64)>,
 }
 
 impl Move<'_> {
@@ -109,7 +111,8 @@ impl Fs {
         };
         let source = format!("{}{}", from.prefix, entry.component());
         let target = format!("{}{component}", to.prefix);
-        let mut step = Move { from, to, ino, entry, source, target, replaced, is_replaced: None };
+        let mut step =
+            Move { from, to, ino, entry, source, target, replaced, is_replaced: None, attempted: vec![] };
         let result = self.move_content(&mut step, old_target).await;
         let result = result.map(|uploaded| {
             self.moved_file(from, to, ino, entry, component);
@@ -135,6 +138,7 @@ impl Fs {
         let kept = self.keep_content(old_target).await?;
         step.replaced = step.replaced.filter(|_| kept.is_stored);
         step.is_replaced = step.replaced.and_then(|entry| kept.is_replaced(entry.version()));
+        step.attempted.clone_from(&kept.attempted);
         let mut moved = Err(ErrorKind::Busy.into());
         for _ in 0..UPLOADS_BETWEEN {
             moved = self.move_over(step).await;
@@ -321,6 +325,7 @@ impl Fs {
                 state.stored_headers = renamed.or(state.stored_headers.take());
                 // To replace what is there is what a rename is for; after a crash somebody else's is told from that.
                 state.replaces.clone_from(&step.is_replaced);
+                state.attempted.extend_from_slice(&step.attempted);
                 Some(before)
             }
         };
