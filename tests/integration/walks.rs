@@ -20,7 +20,8 @@ fn put_many(bucket: &Bucket<'_>, folder: &str, count: usize) {
 /// So many folders of so many files.
 fn put_tree(bucket: &Bucket<'_>, root: &str, folders: usize, files: usize) -> Vec<String> {
     let keys = (0..folders).flat_map(|d| (0..files).map(move |f| format!("{root}dir-{d:03}/f{f:03}")));
-    let keys: Vec<String> = keys.collect();
+    let mut keys: Vec<String> = keys.collect();
+    keys.sort();
     bucket.put_keys(&keys);
     keys
 }
@@ -104,7 +105,7 @@ fn a_walk_is_answered_by_flat_pages() {
     let bucket = backend.bucket();
     let (folders, files) = if backend.is_real() { (30, 40) } else { (200, 50) };
     let keys = put_tree(&bucket, "tree/", folders, files);
-    for line in ["find tree -type f", "grep -rL never tree --include='*never*'; find tree -type f"] {
+    for line in ["find tree -type f", "ls -lR tree > /dev/null; find tree -type f"] {
         let mount = Mount::with(&backend, &bucket, LONG);
         mount.names("");
         let used = spent(&backend, &mount, || assert_eq!(sorted_lines(&mount.sh(line)), keys, "{line}"));
