@@ -63,6 +63,10 @@ impl Fs {
             let shown = name::from_component(component).into_owned();
             if component != name::PLACEHOLDER {
                 self.meta.changed(prefix, &shown, None, true);
+            } else if let Some(folder) = prefix.strip_suffix('/') {
+                // A placeholder stands for the folder that it keeps.
+                let (above, component) = split(folder);
+                self.meta.changed(above, &name::from_component(component), None, true);
             }
             let (prefix, name) = (prefix.to_owned(), shown.into());
             writer.removals.push(Removal { prefix, name, note, is_recovered: true });

@@ -38,9 +38,19 @@ impl Fs {
         self.writer()?.removals.settled(&source).await?;
         self.settle_name(&to.prefix, target[to.prefix.len()..].trim_end_matches('/')).await?;
         self.save_below(&source).await?;
+        if replaces {
+            self.settle_folders(&target).await?;
+        }
+        let attrs = self.known.directory(&source);
         self.keep_folder(&from.prefix, from.name).await?;
         let moved = self.move_objects(&source, &target).await?;
         tracing::info!(%source, %target, objects = moved, "renamed a folder");
+        // Nothing of what it replaces, also where no placeholder came along.
+        match attrs {
+            Some(attrs) => self.known.set_directory(&target, attrs),
+            None => self.known.forget(&target),
+        }
+        self.known.forget(&source);
         let ino = self.inodes.lock().named(from.parent, from.name);
         let component = (component.as_bytes() != to.name).then(|| component.into_boxed_str());
         {

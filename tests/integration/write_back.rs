@@ -278,6 +278,23 @@ fn new_folders_come_through_a_crash_and_follow_a_rename() {
 }
 
 #[test]
+fn a_folder_that_was_removed_before_a_crash_is_not_shown_again() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let keys = ["gone/.emptyFolderPlaceholder", "above/go!7Ene/.emptyFolderPlaceholder", "above/stays"];
+    bucket.put_keys(keys);
+    let mount = Mount::with(&backend, &bucket, LATER);
+    fs::remove_dir(mount.at("gone")).expect("queued");
+    fs::remove_dir(mount.at("above/go~ne")).expect("queued");
+    let place = mount.kill();
+    let mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(place).start();
+    assert_eq!((mount.names(""), mount.names("above")), (vec!["above".into()], vec!["stays".into()]));
+    assert!(!mount.at("gone").exists());
+    mount.stop();
+    assert_eq!(bucket.keys(), ["above/stays"]);
+}
+
+#[test]
 fn a_folder_that_the_server_refuses_is_not_shown_any_more() {
     let backend = standin_only!("the server refuses");
     let bucket = backend.bucket();

@@ -147,3 +147,11 @@ fn what_is_still_to_go_does_not_come_along_with_its_folder() {
     let before = [Op::Mkdir("d"), Op::Create("d/a", some), Op::Put("a", some)];
     replay(true, &[&before[..], &[Op::Unlink("d/a"), Op::Rename("d", "f")]].concat());
 }
+
+#[test]
+fn a_folder_that_replaces_another_has_nothing_of_it() {
+    let before = [Op::Mkdir("a"), Op::Chmod("a", 0o600), Op::Put("d/a", Bytes(1, 10)), Op::Rename("d", "a")];
+    for write_back in [false, true] {
+        replay(write_back, &before);
+    }
+}

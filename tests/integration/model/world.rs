@@ -271,8 +271,17 @@ impl World {
             }
         }
         eventually("the bucket to hold what the mount shows", || {
-            (self.at_server() == self.wanted_at_server()).then_some(())
+            (self.at_server() == self.wanted_at_server() && self.left_folders().is_empty()).then_some(())
         });
+    }
+
+    /// Placeholders of folders that were removed.
+    fn left_folders(&self) -> Vec<String> {
+        let is_folder = |node: &Node| matches!(node, Node::Directory { .. });
+        let folders = self.tree.0.iter().filter(|(_, node)| is_folder(node));
+        let wanted: Vec<String> = folders.map(|(path, _)| format!("{}/{PLACEHOLDER}", key(path))).collect();
+        let keys = self.bucket.keys().into_iter();
+        keys.filter(|key| key.ends_with(PLACEHOLDER) && !wanted.contains(key)).collect()
     }
 
     fn remount(&mut self) {
