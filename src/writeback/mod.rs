@@ -12,14 +12,16 @@ mod ranges;
 mod record;
 mod removals;
 mod spool;
+mod state;
 mod stream;
 mod upload;
 
-pub use draft::{Draft, Expected, HeaderChanges, Piece, State, nanos_now};
+pub use draft::{Draft, Piece};
 pub use plan::{MIN_PART, Plan, plan};
 pub use queue::{Job, Outcome, PATIENCE, Queue};
 pub use ranges::Ranges;
 pub use record::{Base, Owner, Record, RecordState};
 pub use removals::{Removal, Removals, Watcher};
 pub use spool::{Holder, Note, Recovered, Spool, SpoolFile, SpoolOptions, Staged, inventory};
+pub use state::{Expected, HeaderChanges, State, nanos_now};
 pub use upload::{Contents, Ends, UploadError, Uploaded, Uploader, is_final};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::Expected;
 use super::ranges::Ranges;
+use super::state::Expected;
 use crate::etag::ETag;
 use crate::store::ObjectHeaders;
 

@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::draft::{Draft, State};
+use super::draft::Draft;
 use super::fingerprint;
 use super::plan::{PartSource, Plan, Shape, plan, stream_part};
 use super::ranges::Ranges;
 use super::record::Base;
 use super::removals::Removals;
 use super::spool::{Note, Spool};
+use super::state::State;
 use super::stream::{IN_FLIGHT, Sent, Stream, abort};
 use crate::attrs::Attrs;
 use crate::etag::ETag;

@@ -74,7 +74,7 @@ fn what_was_written_here_is_read_and_changed_again_without_a_fetch() {
     append(1);
     let used = spent(&backend, &mount, || (2..12).for_each(append));
     assert_eq!((used.get("PutObject"), used.get("GetObject")), (10, 0), "{used:?}");
-    let lines: String = (0..12).map(|line| format!("line {line}\n")).collect();
+    let lines = (0..12).map(|line| format!("line {line}\n")).collect::<Vec<_>>().concat();
     assert_eq!(bucket.bytes("log").expect("stored"), lines.into_bytes());
     let mut bytes = body(2, 1_500_000);
     fs::write(mount.at("pack"), &bytes).expect("written");

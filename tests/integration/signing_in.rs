@@ -321,9 +321,9 @@ fn the_local_stack_is_found_by_itself_or_piped_in() {
     // The laboratory finds it, too.
     let as_alice = format!("alice={}", users.alice);
     let diff = ["diff", "--local", &bucket.name, "--as", &as_alice, "--as", "service"];
-    let seen = place.supafs(diff, &env).ok().stdout;
-    assert!(seen.contains(&format!("+{}/{}/file", bucket.name, users.bob)), "{seen}");
-    assert!(!seen.contains(&users.alice.to_string()), "{seen}");
+    let told = place.supafs(diff, &env).ok().stdout;
+    assert!(told.contains(&format!("+{}/{}/file", bucket.name, users.bob)), "{told}");
+    assert!(!told.contains(&users.alice), "{told}");
 
     let empty = [("PATH", "/nowhere")];
     let why = place.supafs(["mount", "--local", &bucket.name, "mnt"], &empty).refused();
