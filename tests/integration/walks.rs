@@ -87,9 +87,8 @@ fn a_page_that_fails_fails_the_listing() {
         mount.names("");
         let fault = Fault::status(status, code).on("ListObjectsV2").key("d/").after(after).times(1);
         backend.fault(fault);
-        let listed: io::Result<Vec<_>> =
-            fs::read_dir(mount.at("d")).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-        let error = listed.expect_err("one page was refused").raw_os_error();
+        let list = || fs::read_dir(mount.at("d"))?.collect::<io::Result<Vec<_>>>();
+        let error = list().expect_err("one page was refused").raw_os_error();
         let expected = [Errno::EACCES as i32, Errno::EIO as i32];
         assert!(error.is_some_and(|error| expected.contains(&error)), "{error:?}");
         backend.standin().clear_faults();
