@@ -73,6 +73,10 @@ impl Fs {
         }
         for draft in drafts {
             let key = draft.state().key.clone().unwrap_or_default();
+            if key.ends_with(&format!("/{}", name::PLACEHOLDER)) {
+                self.resume_folder(split(&key).0, &draft);
+                continue;
+            }
             let ino = self.settle_in(&key, &draft);
             self.enqueue(ino, &draft);
         }
