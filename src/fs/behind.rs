@@ -73,6 +73,10 @@ impl Fs {
         }
         for draft in drafts {
             let key = draft.state().key.clone().unwrap_or_default();
+            if key.ends_with(&format!("/{}", name::PLACEHOLDER)) {
+                self.resume_folder(split(&key).0, &draft);
+                continue;
+            }
             let ino = self.settle_in(&key, &draft);
             self.enqueue(ino, &draft);
         }
@@ -178,7 +182,7 @@ impl Watcher for Fs {
 
     async fn keep(&self, prefix: &str) {
         // What is removed by the same batch counts as gone already.
-        match self.holds_others(prefix, b"").await {
+        match self.holds(prefix, b"", true).await {
             Ok(false) if !self.meta.has_placeholder(prefix) => {}
             Ok(_) => return,
             Err(error) => return tracing::debug!(prefix, %error, "an empty folder is not kept"),

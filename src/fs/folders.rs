@@ -111,6 +111,34 @@ impl Fs {
         Ok(())
     }
 
+    /// Goes on with a placeholder that an earlier mount left in the spool: the folder is shown at once.
+    pub(super) fn resume_folder(&self, prefix: &str, record: &Arc<Draft>) {
+        let headers = record.state().headers(None, ObjectHeaders::default);
+        let attrs = Attrs::from_metadata(&headers.metadata);
+        if let Err(error) = self.queue_folder(prefix, headers, true) {
+            return tracing::warn!(folder = prefix, %error, "a folder waits in the spool for the next mount");
+        }
+        record.discard();
+        if let Some(folder) = self.folders.lock().get(prefix)
+            && let Ok(mut tried) = folder.writing.try_lock()
+        {
+            // Nobody knows: the bucket may have it.
+            *tried = true;
+        }
+        if !attrs.is_empty() {
+            self.known.set_directory(prefix, attrs);
+        }
+        self.show_folder(prefix, true);
+    }
+
+    fn show_folder(&self, prefix: &str, is_pinned: bool) {
+        let (above, component) = super::behind::split(prefix.trim_end_matches('/'));
+        let shown = name::from_component(component).into_owned();
+        let component = (component.as_bytes() != shown).then(|| component.into());
+        let entry = Entry { name: shown.clone().into(), component, kind: Kind::Directory };
+        self.meta.changed(above, &shown, Some(entry), is_pinned);
+    }
+
     /// Writes what is wanted now. `false`: it was changed meanwhile.
     async fn write_folder(&self, folder: &Arc<Folder>) -> Result<bool, FsError> {
         let mut tried = folder.writing.lock().await;
@@ -131,9 +159,7 @@ impl Fs {
         let (above, component) = super::behind::split(folder.prefix.trim_end_matches('/'));
         let shown = name::from_component(component).into_owned();
         if folder.is_new && matches!(self.meta.change(above, &shown), Some(Some(_))) {
-            let component = (component.as_bytes() != shown).then(|| component.into());
-            let entry = Entry { name: shown.clone().into(), component, kind: Kind::Directory };
-            self.meta.changed(above, &shown, Some(entry), false);
+            self.show_folder(&folder.prefix, false);
         }
         Ok(true)
     }

@@ -261,7 +261,12 @@ impl Fs {
 
     /// Whether a folder holds anything but `name` and its placeholder.
     pub(super) async fn holds_others(&self, prefix: &str, name: &[u8]) -> Result<bool, FsError> {
-        if let Some(known) = self.meta.holds_others(prefix, name) {
+        self.holds(prefix, name, false).await
+    }
+
+    /// The same, or with `is_stored`, of what the bucket holds.
+    pub(super) async fn holds(&self, prefix: &str, name: &[u8], is_stored: bool) -> Result<bool, FsError> {
+        if let Some(known) = self.meta.holds_others(prefix, name, is_stored) {
             return Ok(known);
         }
         let asked = Instant::now();
@@ -288,7 +293,7 @@ impl Fs {
         }
         // Few in number and all of them gone or hidden: only the whole listing tells.
         self.meta.complete(prefix).await?;
-        Ok(self.meta.holds_others(prefix, name).unwrap_or(true))
+        Ok(self.meta.holds_others(prefix, name, is_stored).unwrap_or(true))
     }
 
     /// Before the last entry leaves a folder: the folder stays.
@@ -296,7 +301,8 @@ impl Fs {
         if !self.can_be_kept(prefix) || self.meta.has_placeholder(prefix) {
             return Ok(());
         }
-        if self.holds_others(prefix, name).await? {
+        // What is still to be uploaded does not keep it until then.
+        if self.holds(prefix, name, true).await? {
             return Ok(());
         }
         match self.put_placeholder(prefix, &ObjectHeaders::default()).await {

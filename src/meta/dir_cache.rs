@@ -373,11 +373,14 @@ impl DirCache {
         self.listing_for(prefix, self.0.ttl, true).complete().await
     }
 
-    /// Whether a directory holds anything but `name`, as far as that is known without asking.
+    /// Whether a directory holds anything but `name`, as far as that is known without asking; in the bucket, if
+    /// `is_stored`.
     #[must_use]
-    pub fn holds_others(&self, prefix: &str, name: &[u8]) -> Option<bool> {
+    pub fn holds_others(&self, prefix: &str, name: &[u8], is_stored: bool) -> Option<bool> {
         let changes = self.changes(prefix, Instant::now());
-        if changes.iter().any(|(other, entry)| **other != *name && entry.is_some()) {
+        let counts =
+            |other: &[u8]| *other != *name && !(is_stored && self.0.overlay.is_pinned(prefix, other));
+        if changes.iter().any(|(other, entry)| entry.is_some() && counts(other)) {
             return Some(true);
         }
         let listing = self.0.dirs.lock().lru.get(prefix)?.listing.clone()?;

@@ -92,6 +92,15 @@ impl Overlay {
         all
     }
 
+    /// Whether a name stands for something that the bucket does not show yet.
+    pub fn is_pinned(&self, prefix: &str, name: &[u8]) -> bool {
+        let directories = self.directories.lock();
+        directories
+            .get(prefix)
+            .and_then(|changes| changes.names.get(name))
+            .is_some_and(|change| change.pinned)
+    }
+
     /// A name has no local change any more.
     pub fn forget(&self, prefix: &str, name: &[u8]) {
         if let Some(changes) = self.directories.lock().get_mut(prefix) {

@@ -258,6 +258,7 @@ fn new_folders_come_through_a_crash_and_follow_a_rename() {
     let bucket = backend.bucket();
     let mount = Mount::with(&backend, &bucket, LATER);
     fs::create_dir_all(mount.at("a/b")).expect("made");
+    fs::set_permissions(mount.at("a/b"), fs::Permissions::from_mode(0o700)).expect("chmod");
     fs::create_dir(mount.at("gone")).expect("made");
     fs::remove_dir(mount.at("gone")).expect("removed");
     fs::create_dir_all(mount.at("old/sub")).expect("made");
@@ -268,7 +269,9 @@ fn new_folders_come_through_a_crash_and_follow_a_rename() {
         (vec!["a".into(), "new".into()], vec!["file".into(), "sub".into()])
     );
     let place = mount.kill();
-    let mount = MountOptions::new(&backend, &bucket.name).args("--write-back").place(place).start();
+    let mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(place).start();
+    assert_eq!((mount.names(""), mount.names("a")), (vec!["a".into(), "new".into()], vec!["b".into()]));
+    assert_eq!(fs::metadata(mount.at("a/b")).expect("shown at once").mode() & 0o777, 0o700);
     mount.stop();
     let folder = |key: &str| format!("{key}/.emptyFolderPlaceholder");
     assert_eq!(

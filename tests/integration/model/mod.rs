@@ -155,3 +155,12 @@ fn a_folder_that_replaces_another_has_nothing_of_it() {
         replay(write_back, &before);
     }
 }
+
+#[test]
+fn a_folder_that_only_staged_things_are_left_in_stays() {
+    let some = Bytes(1, 10);
+    for staged in [Op::Mkdir("d/e"), Op::Create("d/e", some)] {
+        replay(true, &[Op::Put("d/a", some), staged.clone(), Op::Rename("d/a", "a")]);
+        replay(true, &[Op::Put("d/a", some), staged, Op::Unlink("d/a")]);
+    }
+}
