@@ -1,5 +1,5 @@
 //! Orders to a running stand-in, one JSON document a line, each answered by one: what a program that measures
-//! clients needs. `{"do":"stats"}` and the like; the variants of [`Order`] are all there is.
+//! clients needs. `{"do":"stats"}` and the like; the variants of `Order` are all there is.
 
 use std::io::{BufRead, Write};
 use std::sync::OnceLock;
