@@ -17,8 +17,7 @@ use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
-    Draft, Ends, Job, Outcome, PATIENCE, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final,
-    nanos_now,
+    Draft, Ends, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final, nanos_now,
 };
 
 /// What a mount that may write has.
@@ -60,9 +59,6 @@ impl Writer {
         }
     }
 }
-
-/// A file that was uploaded this recently is being worked on.
-const RECENT: Duration = Duration::from_secs(10);
 
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -392,14 +388,8 @@ impl Fs {
     /// Uploads in the background, again and again where that helps.
     pub(super) fn enqueue(&self, ino: u64, draft: &Arc<Draft>) {
         let (Ok(writer), Some(fs)) = (self.writer(), self.me.upgrade()) else { return };
-        let delays = if draft.is_streaming() {
-            // Most of it is there already.
-            0.25
-        } else if draft.state().uploaded.is_some_and(|at| at.elapsed() < RECENT) {
-            f64::from(PATIENCE)
-        } else {
-            1.0
-        };
+        // Most of what is streamed is there already.
+        let delays = if draft.is_streaming() { 0.25 } else { 1.0 };
         writer.queue.push(draft.id(), delays, Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
     }
 

@@ -18,7 +18,7 @@ mod upload;
 
 pub use draft::{Draft, Piece};
 pub use plan::{MIN_PART, Plan, plan};
-pub use queue::{Job, Outcome, PATIENCE, Queue};
+pub use queue::{Job, Outcome, Queue};
 pub use ranges::Ranges;
 pub use record::{Base, Owner, Record, RecordState};
 pub use removals::{Removal, Removals, Watcher};

@@ -17,9 +17,8 @@ const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_mins(5);
 
-/// A file that was uploaded a moment ago is likely to be saved again: it waits so many times the delay, as does at
-/// most one that is saved again before its first upload.
-pub const PATIENCE: u32 = 10;
+/// A file that is saved again before its upload waits anew, but at most so many times the delay.
+const PATIENCE: u32 = 10;
 
 /// When a job is due.
 #[derive(Clone, Copy)]
