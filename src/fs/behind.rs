@@ -44,6 +44,15 @@ impl Fs {
         Ok(())
     }
 
+    /// Nothing has a name any more. While an object of its key is still to go, no listing can tell.
+    pub(super) fn no_name(&self, prefix: &str, name: &[u8], key: &str) {
+        self.meta.changed(prefix, name, None, true);
+        // Whoever ends a removal looks for the name afterwards: one of the two finds it.
+        if !self.writer.as_ref().is_some_and(|writer| writer.removals.concern(key)) {
+            self.meta.removal_ended(prefix, name);
+        }
+    }
+
     /// Before something takes a name: a folder, a file and a link of one name are objects of different keys, so what
     /// is still to go under it would show beside the new one.
     pub(super) async fn settle_name(&self, prefix: &str, component: &str) -> Result<(), FsError> {
@@ -165,11 +174,11 @@ impl Watcher for Fs {
             }
             _ => (removal.prefix.as_str(), removal.name.clone()),
         };
-        if self.meta.change(prefix, &name) != Some(None) {
+        if !self.meta.removal_ended(prefix, &name) {
             // Something else has the name by now.
             return;
         }
-        let Some(error) = refused else { return self.meta.changed(prefix, &name, None, false) };
+        let Some(error) = refused else { return };
         tracing::error!(key = removal.key(), %error, "the server refused to delete it; it is shown again");
         self.meta.unchanged(prefix, &name);
         self.meta.invalidate(prefix);

@@ -150,8 +150,7 @@ impl Fs {
         }
         self.meta.forget_below(&key);
         self.known.forget(&key);
-        let writes_back = self.writer()?.options.write_back;
-        self.removed_name(parent, &prefix, name, writes_back && is_stored);
+        self.removed_name(parent, &prefix, name, &key);
         Ok(())
     }
 
@@ -181,7 +180,7 @@ impl Fs {
         }
         self.orphan(ino);
         self.known.forget(&key);
-        self.removed_name(parent, &prefix, name, writes_back && kept.is_stored);
+        self.removed_name(parent, &prefix, name, &key);
         Ok(())
     }
 
@@ -244,10 +243,10 @@ impl Fs {
         }
     }
 
-    pub(super) fn removed_name(&self, parent: u64, prefix: &str, name: &[u8], is_queued: bool) {
+    pub(super) fn removed_name(&self, parent: u64, prefix: &str, name: &[u8], key: &str) {
         // Together, so that an upload which just ended does not bring the name back.
         let mut inodes = self.inodes.lock();
-        self.meta.changed(prefix, name, None, is_queued);
+        self.no_name(prefix, name, key);
         if let Some(ino) = inodes.named(parent, name) {
             if let Some(inode) = inodes.get_mut(ino)
                 && inode.opens() > 0

@@ -115,7 +115,7 @@ impl Fs {
             Move { from, to, ino, entry, source, target, replaced, is_replaced: None, attempted: vec![] };
         let result = self.move_content(&mut step, old_target).await;
         let result = result.map(|uploaded| {
-            self.moved_file(from, to, ino, entry, component);
+            self.moved_file((from, &step.source), to, ino, entry, component);
             if let Some((draft, uploaded)) = uploaded {
                 self.uploaded(ino, &draft, &uploaded);
             }
@@ -428,7 +428,14 @@ impl Fs {
     }
 
     /// What the file system knows follows the file.
-    fn moved_file(&self, from: &End<'_>, to: &End<'_>, ino: u64, entry: &Entry, component: String) {
+    fn moved_file(
+        &self,
+        (from, source): (&End<'_>, &str),
+        to: &End<'_>,
+        ino: u64,
+        entry: &Entry,
+        component: String,
+    ) {
         let component = (component.as_bytes() != to.name).then(|| component.into_boxed_str());
         let mut inodes = self.inodes.lock();
         if let Some(old) = inodes.named(to.parent, to.name).filter(|&old| old != ino) {
@@ -448,9 +455,10 @@ impl Fs {
         }
         self.changed_directory(&mut inodes, from.parent);
         self.changed_directory(&mut inodes, to.parent);
-        drop(inodes);
-        self.meta.changed(&from.prefix, from.name, None, false);
+        // With the table held, so that an upload that ends now finds the one or the other.
+        self.no_name(&from.prefix, from.name, source);
         self.meta.changed(&to.prefix, to.name, Some(moved), is_pinned);
+        drop(inodes);
         if let Some(key) = new_key {
             self.redirect_readers(ino, &key);
         }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::contents::Cached;
+use super::inode::InodeTable;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
@@ -350,9 +351,20 @@ impl Fs {
                 return;
             }
             drop(state);
+            self.unshow_draft(&inodes, ino);
             inodes.end_draft(ino, draft);
         }
         draft.discard();
+    }
+
+    /// A change that came to nothing does not hold its name any longer.
+    fn unshow_draft(&self, inodes: &InodeTable, ino: u64) {
+        let Some(inode) = inodes.get(ino).filter(|inode| !inode.is_detached()) else { return };
+        if let Some(prefix) = inodes.key(inode.parent())
+            && self.meta.is_pinned(&prefix, inode.name())
+        {
+            self.meta.unchanged(&prefix, inode.name());
+        }
     }
 
     /// Nothing remains of what a policy forbids, where its writer was told and nothing had been said to be safe.

@@ -74,7 +74,7 @@ impl Fs {
         let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
-            let _changing = draft.changing().await;
+            let _changing = self.change(ino, &draft).await;
             let mut state = draft.state();
             state.attrs = attrs.over(&state.attrs);
             state.mtime_is_set |= attrs.mtime.is_some();

@@ -6,6 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
+use tokio::sync::RwLockReadGuard;
+
 use super::handle::FileHandle;
 use super::save::Writer;
 use super::{Attributes, ErrorKind, Fs, FsError, Opened};
@@ -207,6 +209,32 @@ impl Fs {
         Ok(draft)
     }
 
+    /// Begins a change of a file: no upload is under way meanwhile. From the first change until the bucket has it, its
+    /// name stands for it, whatever a listing says.
+    pub(super) async fn change<'a>(&self, ino: u64, draft: &'a Draft) -> RwLockReadGuard<'a, ()> {
+        let changing = draft.changing().await;
+        let is_first = {
+            let state = draft.state();
+            state.is_clean() && state.key.is_some()
+        };
+        if is_first {
+            self.show_draft(ino);
+        }
+        changing
+    }
+
+    fn show_draft(&self, ino: u64) {
+        let inodes = self.inodes.lock();
+        let Some(inode) = inodes.get(ino).filter(|inode| !inode.is_detached()) else { return };
+        let (Some(file), Some(prefix)) = (inode.file(), inodes.key(inode.parent())) else { return };
+        let component = inode.component();
+        let component = (component.as_bytes() != inode.name()).then(|| component.into());
+        let version = file.version.clone();
+        let kind = if file.is_link { Kind::Link(version) } else { Kind::File(version) };
+        let entry = Entry { name: inode.name().into(), component, kind };
+        self.meta.changed(&prefix, inode.name(), Some(entry), true);
+    }
+
     /// Writes at an offset, or at the end of the file, for a thread.
     ///
     /// # Errors
@@ -226,7 +254,7 @@ impl Fs {
         }
         file.users.wrote(thread);
         let draft = self.draft_of(file.ino)?;
-        let _changing = draft.changing().await;
+        let _changing = self.change(file.ino, &draft).await;
         let offset = if appends { draft.state().size } else { offset };
         if offset + data.len() as u64 > LARGEST {
             return Err(ErrorKind::TooLarge.into());
@@ -241,7 +269,7 @@ impl Fs {
         let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
-            let _changing = draft.changing().await;
+            let _changing = self.change(ino, &draft).await;
             if draft.state().size != size {
                 draft.truncate(size)?;
             } else if size == 0 {
@@ -266,7 +294,7 @@ impl Fs {
             return Ok(());
         }
         let draft = self.draft_of(file.ino)?;
-        let _changing = draft.changing().await;
+        let _changing = self.change(file.ino, &draft).await;
         let end = offset.saturating_add(len);
         if draft.state().size < end {
             draft.truncate(end)?;
@@ -297,7 +325,7 @@ impl Fs {
             (base_of(&key, &file.version), file.version.size)
         };
         let draft = self.draft_of(target.ino)?;
-        let _changing = draft.changing().await;
+        let _changing = self.change(target.ino, &draft).await;
         draft.unseal()?;
         let mut state = draft.state();
         let is_new = state.size == 0 && state.expected.is_none() && state.local.is_empty();

@@ -243,7 +243,7 @@ impl Fs {
         let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
-            let _changing = draft.changing().await;
+            let _changing = self.change(ino, &draft).await;
             let mut state = draft.state();
             match short.as_str() {
                 "content-type" => state.changes.content_type = value,

@@ -280,6 +280,22 @@ impl DirCache {
         }
     }
 
+    /// A removal that hid a name has ended. `false`: something else has the name by now.
+    pub fn removal_ended(&self, prefix: &str, name: &[u8]) -> bool {
+        let was_hidden = self.0.overlay.unpin_gone(prefix, name);
+        if was_hidden && let Some(directory) = self.0.dirs.lock().lru.get_mut(prefix) {
+            // A listing that is under way may still show it.
+            directory.invalidated = Some(Instant::now());
+        }
+        was_hidden
+    }
+
+    /// Whether a name stands for a change that the bucket does not show yet.
+    #[must_use]
+    pub fn is_pinned(&self, prefix: &str, name: &[u8]) -> bool {
+        self.0.overlay.is_pinned(prefix, name)
+    }
+
     /// What a name stands for by a change made here, if there is one.
     #[must_use]
     pub fn change(&self, prefix: &str, name: &[u8]) -> Option<Option<Entry>> {

@@ -101,6 +101,17 @@ impl Overlay {
             .is_some_and(|change| change.pinned)
     }
 
+    /// A removal has ended: its name is gone as others see it, too. `false`: something else has the name by now.
+    pub fn unpin_gone(&self, prefix: &str, name: &[u8]) -> bool {
+        let mut directories = self.directories.lock();
+        let change = directories.get_mut(prefix).and_then(|changes| changes.names.get_mut(name));
+        let Some(change) = change.filter(|change| change.pinned && change.entry.is_none()) else {
+            return false;
+        };
+        (change.pinned, change.at) = (false, Instant::now());
+        true
+    }
+
     /// A name has no local change any more.
     pub fn forget(&self, prefix: &str, name: &[u8]) {
         if let Some(changes) = self.directories.lock().get_mut(prefix) {

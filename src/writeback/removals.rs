@@ -135,6 +135,12 @@ impl Removals {
         }
     }
 
+    /// Whether a key, or anything below a prefix, is still to go.
+    #[must_use]
+    pub fn concern(&self, key: &str) -> bool {
+        self.0.state.lock().concerns(key)
+    }
+
     /// Waits until a key, or everything below a prefix, is gone as far as it was to go.
     ///
     /// # Errors

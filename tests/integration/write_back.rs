@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use supafs_standin::{Action, Fault};
 
-use crate::common::{Backend, Mount, MountOptions, Place, body, eventually};
+use crate::common::{Backend, Mount, MountOptions, Place, body, eventually, spent};
 use crate::spool::staged;
 
 /// Nothing is uploaded by itself.
@@ -365,4 +365,46 @@ fn uploads_that_nobody_completes_are_aborted_at_the_next_start() {
     let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
     eventually("no upload", || backend.standin().uploads(&bucket.name).is_empty().then_some(()));
     drop(mount);
+}
+
+#[test]
+fn a_name_whose_object_is_still_to_go_shows_nothing_of_it() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_keys(["moved", "removed", "kept"]);
+    let options = "--write-back --write-back-delay 1h --metadata-ttl 0s";
+    let mount = Mount::with(&backend, &bucket, options);
+    mount.sh("rm moved removed");
+    // What was made in their place went on before it was uploaded.
+    mount.sh("echo new > moved; mv moved elsewhere; echo new > removed; rm removed");
+    assert_eq!(mount.sh("ls"), "elsewhere\nkept\n");
+    mount.sh("! cat moved 2> /dev/null; ! stat removed 2> /dev/null");
+    mount.sh("echo again > moved");
+    assert_eq!(mount.sh("cat moved elsewhere"), "again\nnew\n");
+    mount.stop();
+    assert_eq!(bucket.keys(), ["elsewhere", "kept", "moved"]);
+    assert_eq!(bucket.bytes("moved").as_deref(), Some(&b"again\n"[..]));
+}
+
+#[test]
+fn a_file_with_changes_keeps_its_name_whatever_becomes_of_its_object() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_keys(["staged", "open"]);
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 1h --metadata-ttl 0s");
+    mount.sh("echo first > staged");
+    let mut open = File::create(mount.at("open")).expect("open");
+    open.write_all(b"anew").expect("write");
+    bucket.delete("staged");
+    bucket.delete("open");
+    assert_eq!(mount.sh("ls; cat staged"), "open\nstaged\nfirst\n");
+    assert_eq!(fs::metadata(mount.at("open")).expect("it has changes").len(), 4);
+    // One file, of which the last save counts: not two that race for a key.
+    mount.sh("echo second > staged");
+    drop(open);
+    let used = spent(&backend, &mount, || drop(mount.sh("sync -d staged")));
+    assert_eq!(used.get("PutObject"), 1, "{used:?}");
+    mount.stop();
+    assert_eq!(bucket.bytes("staged").as_deref(), Some(&b"second\n"[..]));
+    assert_eq!(bucket.keys(), ["open", "staged"]);
 }
