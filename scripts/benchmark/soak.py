@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 from . import mounts
 from .server import Standin, shown
@@ -51,7 +52,8 @@ class Load:
                 self.operations += 1
             self.files |= {os.path.relpath(path, self.root): digest for path, digest in files.items()}
         except Exception as error:  # whatever it is, the run has failed
-            self.failures.append(f"{work.__name__} in {folder}: {error!r}")
+            line = traceback.extract_tb(error.__traceback__)[1].lineno
+            self.failures.append(f"{work.__name__} in {folder}, line {line}: {error!r} {error}")
 
     def check(self, path, wanted):
         with open(path, "rb") as file:

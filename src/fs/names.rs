@@ -280,7 +280,11 @@ impl Fs {
             found.is_empty()
                 || found == name::PLACEHOLDER
                 || found == component
-                || changes.iter().any(|(name, entry)| **name == *shown && entry.is_none())
+                || changes.iter().any(|(name, entry)| {
+                    // An object below a new file is one that is still to go.
+                    let is_gone = entry.as_ref().is_none_or(|entry| is_stored && entry.is_staged());
+                    **name == *shown && is_gone
+                })
         };
         let objects = page.objects.iter().map(|object| &object.key[prefix.len()..]);
         let folders = page.prefixes.iter().map(|folder| &folder[prefix.len()..folder.len() - 1]);

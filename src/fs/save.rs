@@ -115,7 +115,9 @@ impl Fs {
             return Ok(());
         }
         let name = self.inodes.lock().get(file.ino).map(|inode| Box::<[u8]>::from(inode.name()));
-        if name.is_some_and(|name| file.users.goes_on_after_close(thread, file.ino, &name)) {
+        // Another open of the file has a close of its own.
+        let is_only = self.handles.of(file.ino).len() == 1;
+        if name.is_some_and(|name| file.users.goes_on_after_close(thread, file.ino, &name, is_only)) {
             return Ok(());
         }
         self.save(file.ino).await

@@ -43,8 +43,9 @@ impl Users {
     }
 
     /// Whether the writer goes on after this close: it is that of a process which neither opened the file nor wrote
-    /// to it, or nothing was written yet and the process keeps another descriptor of it.
-    pub fn goes_on_after_close(&self, thread: u32, ino: u64, name: &[u8]) -> bool {
+    /// to it, or nothing was written yet and the process keeps another descriptor of it, which is a copy of this one
+    /// if the file is open only once.
+    pub fn goes_on_after_close(&self, thread: u32, ino: u64, name: &[u8], is_only: bool) -> bool {
         if self.has_written.load(Ordering::Relaxed) && self.last.load(Ordering::Relaxed) == thread {
             return false;
         }
@@ -53,6 +54,7 @@ impl Users {
             let processes = self.processes.lock();
             processes.is_empty() || processes.contains(&process)
         };
-        !is_user || (!self.has_written.load(Ordering::Relaxed) && process::holds(process, ino, name))
+        !is_user
+            || (is_only && !self.has_written.load(Ordering::Relaxed) && process::holds(process, ino, name))
     }
 }

@@ -394,9 +394,13 @@ impl DirCache {
     #[must_use]
     pub fn holds_others(&self, prefix: &str, name: &[u8], is_stored: bool) -> Option<bool> {
         let changes = self.changes(prefix, Instant::now());
-        let counts =
-            |other: &[u8]| *other != *name && !(is_stored && self.0.overlay.is_pinned(prefix, other));
-        if changes.iter().any(|(other, entry)| entry.is_some() && counts(other)) {
+        let is_new_folder = |entry: &Entry| {
+            matches!(entry.kind, Kind::Directory) && self.0.overlay.is_pinned(prefix, &entry.name)
+        };
+        let counts = |entry: &Entry| {
+            *entry.name != *name && !(is_stored && (entry.is_staged() || is_new_folder(entry)))
+        };
+        if changes.iter().filter_map(|(_, entry)| entry.as_ref()).any(counts) {
             return Some(true);
         }
         let listing = self.0.dirs.lock().lru.get(prefix)?.listing.clone()?;

@@ -69,6 +69,12 @@ impl Entry {
         }
     }
 
+    /// Whether this is a file that the bucket never held under this name.
+    #[must_use]
+    pub fn is_staged(&self) -> bool {
+        self.version().is_some_and(|version| version.etag == ETag::none())
+    }
+
     /// The component of the key that this entry stands for.
     #[must_use]
     pub fn component(&self) -> &str {

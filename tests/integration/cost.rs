@@ -142,6 +142,14 @@ fn a_close_after_which_the_writer_goes_on_costs_nothing() {
         assert_eq!(used.get("PutObject"), writers, "{command}: {used:?}");
         assert_eq!(bucket.bytes(key).as_deref(), Some(bytes.as_bytes()), "{command}");
     }
+    // Two opens are two writers, and each close is told.
+    let open =
+        || File::options().write(true).create(true).truncate(false).open(mount.at("both")).expect("open");
+    let (first, second) = (open(), open());
+    let used = spent(&backend, &mount, || drop(first));
+    assert_eq!(used.get("PutObject"), 1, "{used:?}");
+    assert_eq!(bucket.bytes("both").as_deref(), Some(&b""[..]));
+    drop(second);
     // A child that starts another program closes its copies; the file is half written.
     let mut file = File::create(mount.at("parent")).expect("create");
     let used = spent(&backend, &mount, || {

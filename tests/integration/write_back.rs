@@ -408,3 +408,14 @@ fn a_file_with_changes_keeps_its_name_whatever_becomes_of_its_object() {
     assert_eq!(bucket.bytes("staged").as_deref(), Some(&b"second\n"[..]));
     assert_eq!(bucket.keys(), ["open", "staged"]);
 }
+
+#[test]
+fn a_folder_is_kept_also_where_its_last_file_is_made_anew_before_it_went() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("f/a", "old");
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 1h --metadata-ttl 0s");
+    mount.sh("rm f/a; echo new > f/a; sync -d f/a");
+    bucket.delete("f/a");
+    assert_eq!(mount.sh("ls; ls f"), "f\n", "as with every last file that is removed here");
+}
