@@ -352,20 +352,23 @@ impl Fs {
             if is_open || !(state.is_clean() || state.key.is_none()) {
                 return;
             }
+            let is_stored = state.key.is_some();
             drop(state);
-            self.unshow_draft(&inodes, ino);
+            if is_stored {
+                self.unshow_draft(&inodes, ino, draft);
+            }
             inodes.end_draft(ino, draft);
         }
         draft.discard();
     }
 
-    /// A change that came to nothing does not hold its name any longer.
-    fn unshow_draft(&self, inodes: &InodeTable, ino: u64) {
+    /// A change that came to nothing holds its name no longer than one that the bucket has.
+    fn unshow_draft(&self, inodes: &InodeTable, ino: u64, draft: &Arc<Draft>) {
         let Some(inode) = inodes.get(ino).filter(|inode| !inode.is_detached()) else { return };
-        if let Some(prefix) = inodes.key(inode.parent())
-            && self.meta.is_pinned(&prefix, inode.name())
-        {
-            self.meta.unchanged(&prefix, inode.name());
+        // A file that was saved again since has a draft of its own.
+        let is_its = inode.draft().is_some_and(|current| Arc::ptr_eq(current, draft));
+        if let Some(prefix) = inodes.key(inode.parent()).filter(|_| is_its) {
+            self.meta.unpin(&prefix, inode.name());
         }
     }
 

@@ -290,10 +290,9 @@ impl DirCache {
         was_hidden
     }
 
-    /// Whether a name stands for a change that the bucket does not show yet.
-    #[must_use]
-    pub fn is_pinned(&self, prefix: &str, name: &[u8]) -> bool {
-        self.0.overlay.is_pinned(prefix, name)
+    /// What a name stands for is in the bucket: listings show it from now on.
+    pub fn unpin(&self, prefix: &str, name: &[u8]) {
+        self.0.overlay.unpin(prefix, name);
     }
 
     /// What a name stands for by a change made here, if there is one.

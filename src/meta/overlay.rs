@@ -112,6 +112,15 @@ impl Overlay {
         true
     }
 
+    /// What a name stands for is in the bucket. Listings from before still miss it.
+    pub fn unpin(&self, prefix: &str, name: &[u8]) {
+        let mut directories = self.directories.lock();
+        let change = directories.get_mut(prefix).and_then(|changes| changes.names.get_mut(name));
+        if let Some(change) = change.filter(|change| change.entry.is_some()) {
+            (change.pinned, change.at) = (false, Instant::now());
+        }
+    }
+
     /// A name has no local change any more.
     pub fn forget(&self, prefix: &str, name: &[u8]) {
         if let Some(changes) = self.directories.lock().get_mut(prefix) {

@@ -419,3 +419,20 @@ fn a_folder_is_kept_also_where_its_last_file_is_made_anew_before_it_went() {
     bucket.delete("f/a");
     assert_eq!(mount.sh("ls; ls f"), "f\n", "as with every last file that is removed here");
 }
+
+#[test]
+fn a_name_stands_for_its_last_save_when_an_earlier_one_leaves_the_queue() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_keys(["a", "b"]);
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 300ms");
+    // A listing that knows nothing of what comes.
+    mount.sh("ls -l");
+    mount.sh("echo 1 > a; mv a f; sleep 0.1; echo 2 > f");
+    while bucket.bytes("f").as_deref() != Some(&b"2\n"[..]) {
+        assert_eq!(mount.sh("ls"), "b\nf\n");
+    }
+    mount.sh("rm f");
+    mount.stop();
+    assert_eq!(bucket.keys(), ["b"]);
+}
