@@ -260,7 +260,12 @@ impl Bucket<'_> {
 
     /// Objects that hold their own key.
     pub fn put_keys<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) {
-        let object = |key: K| (key.as_ref().to_owned(), key.as_ref().into(), Put::default());
+        let object = |key: K| {
+            let key = key.as_ref();
+            // The server takes a placeholder only if it is empty.
+            let bytes = if key.ends_with(".emptyFolderPlaceholder") { vec![] } else { key.into() };
+            (key.to_owned(), bytes, Put::default())
+        };
         self.put_all(keys.into_iter().map(object).collect());
     }
 
