@@ -413,7 +413,9 @@ impl Inode {
                     if version.modified.is_listed || !file.version.modified.is_listed {
                         file.version = version.clone();
                     }
-                } else if self.opens > 0 {
+                } else if self.opens > 0 || (self.lookups > 0 && file.version.size != version.size) {
+                    // Whoever opens the number now reads up to the size that the kernel knows of it, until the
+                    // answer with the new one is there.
                     return false;
                 } else {
                     *file = FileNode::listed(version.clone(), file.is_link);

@@ -51,6 +51,20 @@ fn a_new_version_of_an_open_file_gets_a_new_number() {
 }
 
 #[test]
+fn a_version_of_another_size_gets_a_new_number_where_the_kernel_knows_the_old_one() {
+    let mut table = InodeTable::new();
+    let entry = |tag, size| {
+        let version = FileVersion { size, ..version(tag) };
+        Entry { kind: Kind::File(version), ..file("f", tag) }
+    };
+    let old = table.upsert(ROOT, &entry("1", 1));
+    assert_eq!(table.upsert(ROOT, &entry("2", 2)), old, "nobody was told of it");
+    table.remember(old);
+    assert_eq!(table.upsert(ROOT, &entry("3", 2)), old);
+    assert_ne!(table.upsert(ROOT, &entry("4", 4)), old, "a reader that opens it now would stop at the old size");
+}
+
+#[test]
 fn a_file_that_becomes_a_folder_gets_a_new_number() {
     let mut table = InodeTable::new();
     let old = table.upsert(ROOT, &file("x", "1"));
