@@ -52,9 +52,12 @@ impl Fs {
         let (parent, name) = {
             let inodes = self.inodes.lock();
             let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
-            let is_pinned = inode.opens() > 0 || inode.is_detached();
-            if ino == ROOT || inode.file().is_none() || is_pinned {
+            if ino == ROOT || inode.file().is_none() || inode.opens() > 0 {
                 return Ok((self.attributes(ino, inode), self.ttl));
+            }
+            // The kernel believes in its name for a while yet: it is to look it up again.
+            if inode.is_detached() {
+                return Err(ErrorKind::Stale.into());
             }
             (inode.parent(), Box::<[u8]>::from(inode.name()))
         };

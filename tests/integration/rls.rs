@@ -61,10 +61,11 @@ fn read_below(mount: &Mount, folder: &str) -> Vec<String> {
 
 #[track_caller]
 fn assert_absent(path: &Path) {
-    let enoent = |error: io::Error| error.raw_os_error() == Some(Errno::ENOENT as i32);
-    assert!(fs::metadata(path).is_err_and(enoent), "stat {}", path.display());
-    assert!(File::open(path).is_err_and(enoent), "open {}", path.display());
-    assert!(fs::read_dir(path).is_err_and(enoent), "list {}", path.display());
+    let errno = |error: io::Error| error.raw_os_error();
+    let enoent = Err(Some(Errno::ENOENT as i32));
+    assert_eq!(fs::metadata(path).map(|found| found.len()).map_err(errno), enoent, "stat {}", path.display());
+    assert_eq!(File::open(path).map(drop).map_err(errno), enoent.map(drop), "open {}", path.display());
+    assert_eq!(fs::read_dir(path).map(drop).map_err(errno), enoent.map(drop), "list {}", path.display());
 }
 
 #[test]

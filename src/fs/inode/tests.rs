@@ -61,7 +61,11 @@ fn a_version_of_another_size_gets_a_new_number_where_the_kernel_knows_the_old_on
     assert_eq!(table.upsert(ROOT, &entry("2", 2)), old, "nobody was told of it");
     table.remember(old);
     assert_eq!(table.upsert(ROOT, &entry("3", 2)), old);
-    assert_ne!(table.upsert(ROOT, &entry("4", 4)), old, "a reader that opens it now would stop at the old size");
+    assert_ne!(
+        table.upsert(ROOT, &entry("4", 4)),
+        old,
+        "a reader that opens it now would stop at the old size"
+    );
 }
 
 #[test]
