@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedRwLockReadGuard;
 use tokio::time::Instant;
 
 use super::write::Creation;
@@ -32,8 +33,9 @@ pub(super) struct Kept {
     holds: Holds,
     /// What uploads of ours may have put there, by size and time.
     pub attempted: Vec<(u64, i64)>,
-    /// The file's draft, and the key that was taken from it.
-    draft: Option<(Arc<Draft>, String)>,
+    /// Until the object is gone, no upload of the file begins: one that was in the queue must not leave it, for the
+    /// object may stay after all.
+    _held: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Kept {
@@ -53,13 +55,6 @@ impl Kept {
             _ => None,
         };
         self.goes(listed).or(before).or_else(|| listed.and_then(expected))
-    }
-
-    /// The object stays after all.
-    pub fn give_back(self) {
-        if let Some((draft, key)) = self.draft {
-            draft.state().key = Some(key);
-        }
     }
 }
 
@@ -172,11 +167,7 @@ impl Fs {
         let kept = self.keep_content(ino).await?;
         if kept.is_stored {
             let goes = kept.goes(entry.version());
-            let deleted = self.delete_object(&prefix, name, entry.component(), goes).await;
-            if let Err(error) = deleted {
-                kept.give_back();
-                return Err(error);
-            }
+            self.delete_object(&prefix, name, entry.component(), goes).await?;
         }
         self.orphan(ino);
         self.known.forget(&key);
@@ -186,7 +177,7 @@ impl Fs {
 
     /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.
     pub(super) async fn keep_content(&self, ino: Option<u64>) -> Result<Kept, FsError> {
-        let stored = |holds| Kept { is_stored: true, holds, attempted: vec![], draft: None };
+        let stored = |holds| Kept { is_stored: true, holds, attempted: vec![], _held: None };
         let Some(ino) = ino else { return Ok(stored(Holds::Listed)) };
         let (is_open, draft, holds) = {
             let inodes = self.inodes.lock();
@@ -214,8 +205,8 @@ impl Fs {
             }
         }
         // An upload that is under way ends first, and no other begins.
-        let _changing = draft.changing().await;
-        let mut state = draft.state();
+        let held = draft.holding().await;
+        let state = draft.state();
         let is_stored = state.may_be_stored();
         let is_unknown = state.error.is_some() || state.is_recovered;
         let holds = match state.holds().cloned() {
@@ -223,9 +214,8 @@ impl Fs {
             before => Holds::Unknown(before),
         };
         let attempted = state.attempted.clone();
-        let key = state.key.take();
         drop(state);
-        Ok(Kept { is_stored, holds, attempted, draft: key.map(|key| (Arc::clone(&draft), key)) })
+        Ok(Kept { is_stored, holds, attempted, _held: Some(held) })
     }
 
     /// The name of a file is gone: what was not saved is wanted by its open descriptors only.

@@ -146,10 +146,11 @@ impl Fs {
                 break;
             }
         }
-        match moved {
-            Ok(_) => self.orphan(old_target),
-            Err(_) => kept.give_back(),
+        if moved.is_ok() {
+            self.orphan(old_target);
         }
+        // Now what had the name may be uploaded again, if it still has it.
+        drop(kept);
         moved
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
 use super::record::{Record, RecordState};
@@ -71,7 +71,7 @@ struct Seal {
 /// See the module.
 pub struct Draft {
     file: SpoolFile,
-    pub(super) gate: RwLock<()>,
+    pub(super) gate: Arc<RwLock<()>>,
     seal: Mutex<Seal>,
     state: Mutex<State>,
     pub(super) stream: Mutex<Option<Stream>>,
@@ -137,7 +137,7 @@ impl Draft {
 
     fn of(file: SpoolFile, state: State, promise: Promise) -> Self {
         let seal = Mutex::new(Seal { promise, shadow: None, noted: None });
-        Self { file, gate: RwLock::default(), seal, state: Mutex::new(state), stream: Mutex::default() }
+        Self { file, gate: Arc::default(), seal, state: Mutex::new(state), stream: Mutex::default() }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -157,6 +157,12 @@ impl Draft {
     /// Held while the file is changed. Waits for an upload that is under way.
     pub async fn changing(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().await
+    }
+
+    /// Held while the file's name is taken away: until that is done or has failed, no upload begins, and the draft is
+    /// neither lost nor dropped.
+    pub async fn holding(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.gate).read_owned().await
     }
 
     /// Whether parts of it are sent while it is written.

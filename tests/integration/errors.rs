@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Backend, Login, Mount, MountOptions, body, eventually, sha256_hex};
+use crate::common::{Backend, Login, Mount, MountOptions, body, errno, eventually, sha256_hex};
 use nix::errno::Errno;
 use supafs_standin::{Action, Credentials, Fault};
 
@@ -25,11 +25,6 @@ const PASSING: [(u16, &str); 9] = [
     (423, "ResourceLocked"),
     (404, "S3Error"),
 ];
-
-fn errno<T>(result: io::Result<T>) -> Errno {
-    let error = result.err().expect("a failure");
-    Errno::from_raw(error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error}")))
-}
 
 #[test]
 fn a_missing_object_is_enoent() {

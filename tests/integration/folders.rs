@@ -2,15 +2,11 @@
 
 use std::fs;
 
-use crate::common::{Backend, Login, Mount, MountOptions, eventually};
+use crate::common::{Backend, Login, Mount, MountOptions, errno, eventually};
 use nix::errno::Errno;
 use supafs_standin::{Command, Policy, Predicate};
 
 const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
-
-fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
-    Errno::from_raw(result.expect_err("it must fail").raw_os_error().expect("an errno"))
-}
 
 #[test]
 fn a_folder_that_is_made_is_a_placeholder_and_survives() {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 
-use crate::common::{Backend, Mount};
+use crate::common::{Backend, Mount, errno};
 use nix::errno::Errno;
 
 /// Names that tools make, and the components that hold them.
@@ -24,10 +24,6 @@ const NAMES: [(&str, &str); 16] = [
     (" space", " space"),
     ("it's + $1 = @2; a:b, c&d?*", "it's + $1 = @2; a:b, c&d?*"),
 ];
-
-fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
-    Errno::from_raw(result.expect_err("it must fail").raw_os_error().expect("an errno"))
-}
 
 #[test]
 fn names_that_the_server_refuses_are_stored_escaped_and_shown_decoded() {

@@ -5,17 +5,13 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Put, body, ops, spent};
+use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Put, body, errno, ops, spent};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use supafs_standin::{Action, Command, Fault, Policy, Predicate};
 
 /// Keeps what the mount knows for the whole test.
 const LONG: &str = "--metadata-ttl 1h --negative-ttl 1h";
-
-fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
-    Errno::from_raw(result.expect_err("it must fail").raw_os_error().expect("an errno"))
-}
 
 fn rename_with(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
     renameat2(AT_FDCWD, from, AT_FDCWD, to, flags)

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use supafs_standin::{Action, Fault};
 
-use crate::common::{Backend, Mount, MountOptions, Place, body, eventually, spent};
+use crate::common::{Backend, Mount, MountOptions, Place, body, errno, eventually, spent};
 use crate::spool::staged;
 
 /// Nothing is uploaded by itself.
@@ -435,4 +436,48 @@ fn a_name_stands_for_its_last_save_when_an_earlier_one_leaves_the_queue() {
     mount.sh("rm f");
     mount.stop();
     assert_eq!(bucket.keys(), ["b"]);
+}
+
+#[test]
+fn what_a_rename_is_about_to_replace_survives_a_crash() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--write-back --write-back-delay 100ms");
+    let hang = backend.fault(Fault::new(Action::Hang).on("PutObject").key("new"));
+    fs::write(mount.at("new"), b"new").expect("staged");
+    eventually("its upload", || (backend.standin().fault_hits(hang) > 0).then_some(()));
+    fs::write(mount.at("old"), b"old").expect("staged");
+    let (from, to) = (mount.at("new"), mount.at("old"));
+    let place = std::thread::scope(|scope| {
+        // It waits for the upload.
+        scope.spawn(move || drop(fs::rename(from, to)));
+        // By then it is the turn of the other file to be uploaded.
+        std::thread::sleep(Duration::from_millis(500));
+        mount.kill()
+    });
+    backend.standin().clear_faults();
+    MountOptions::new(&backend, &bucket.name).args("--write-back").place(place).start().stop();
+    let old = bucket.bytes("old").expect("the one or the other");
+    assert!(old == b"new" || (old == b"old" && bucket.bytes("new").as_deref() == Some(b"new")), "{old:?}");
+}
+
+#[test]
+fn what_a_refused_rename_did_not_replace_is_uploaded() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    let bucket = backend.bucket();
+    bucket.put("from", "from");
+    for delay in ["100ms", "1h"] {
+        let mount = Mount::with(&backend, &bucket, &format!("--write-back --write-back-delay {delay}"));
+        fs::write(mount.at("to"), b"staged").expect("staged");
+        let slow = backend.fault(Fault::new(Action::Latency(Duration::from_millis(500))).on("CopyObject"));
+        let refused = backend.fault(Fault::status(403, "AccessDenied").on("CopyObject"));
+        let renamed = fs::rename(mount.at("from"), mount.at("to"));
+        assert_eq!(errno(renamed), Errno::EACCES);
+        assert_eq!(mount.read("to"), b"staged");
+        backend.standin().clear_fault(slow);
+        backend.standin().clear_fault(refused);
+        mount.stop();
+        assert_eq!(bucket.bytes("to").as_deref(), Some(&b"staged"[..]));
+        bucket.delete("to");
+    }
 }

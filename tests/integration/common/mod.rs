@@ -15,7 +15,7 @@ pub use backend::{Backend, Bucket, Laboratory, Put, Users};
 pub use counts::Counts;
 pub use mount::{Login, Mount, MountOptions, Outcome, Place, outcome};
 pub use ops::{Ops, ops, spent};
-pub use tools::{Random, body, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
+pub use tools::{Random, body, errno, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
 
 /// Ends the test, with a line that says so, where the server is a real one and `$why` needs the stand-in.
 macro_rules! standin_only {

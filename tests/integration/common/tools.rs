@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use sha2::{Digest as _, Sha256};
 
 /// Runs a shell line in `dir` and gives what it printed.
@@ -143,4 +144,10 @@ impl Random {
 /// Inode number of a path.
 pub fn ino(path: &Path) -> u64 {
     fs::metadata(path).expect("stat").ino()
+}
+
+/// Why an operation failed.
+pub fn errno<T>(result: std::io::Result<T>) -> Errno {
+    let error = result.err().expect("a failure");
+    Errno::from_raw(error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error}")))
 }
