@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
+use super::common_args::{AccessArgs, ProjectArgs, SettingsArgs};
 use super::lab::args::{DiffArgs, RightsArgs, TestArgs};
 use super::setting::Setting;
 use super::settings::{Files, Layer, Source};
@@ -91,108 +92,6 @@ const MOUNT_HELP: &str = "\
 Every option can also be set by variable (SUPAFS_ and its name, e.g. SUPAFS_METADATA_TTL, except those that
 name another), in an env file, in a profile, and in the list of -o with underscores: -o metadata_ttl=10s,ro.
 See `supafs --help` for credentials and examples.";
-
-/// Where the settings of any command come from, and whom it talks to as whom.
-#[derive(Debug, Args, Default)]
-pub struct AccessArgs {
-    /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
-    #[arg(long, value_name = "REF", help_heading = "Where")]
-    pub project_ref: Option<String>,
-    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
-    #[arg(long, value_name = "URL", help_heading = "Where")]
-    pub url: Option<String>,
-    /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
-    #[arg(long, value_name = "URL", help_heading = "Where")]
-    pub endpoint: Option<String>,
-    /// The stack of the Supabase CLI on this machine: what `supabase status -o env` prints, run here or piped in
-    /// with --env-file - [env: SUPAFS_LOCAL]
-    #[arg(long, help_heading = "Where")]
-    pub local: bool,
-    /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
-    #[arg(long, value_name = "REGION", help_heading = "Where")]
-    pub region: Option<String>,
-    /// Which credential to use where both are configured: keys or session [env: SUPAFS_AUTH]
-    #[arg(long, value_name = "KIND", help_heading = "Credentials")]
-    pub auth: Option<String>,
-    /// Use this profile of ~/.aws/config and ~/.aws/credentials [env: SUPAFS_AWS_PROFILE]
-    #[arg(long, value_name = "NAME", help_heading = "Credentials")]
-    pub aws_profile: Option<String>,
-    /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials")]
-    pub anon_key_file: Option<String>,
-    /// File with the user's access token; read again when it changes or the token nears expiry
-    /// [env: SUPABASE_SESSION_TOKEN_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials")]
-    pub session_token_file: Option<String>,
-    /// Shell command that prints the user's access token; run again near expiry
-    /// [env: SUPABASE_SESSION_TOKEN_COMMAND]
-    #[arg(long, value_name = "CMD", help_heading = "Credentials")]
-    pub session_token_command: Option<String>,
-    /// A session of `supafs login`; without a name, the only one [env: SUPAFS_USER]
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Credentials")]
-    pub user: Option<String>,
-    /// Sign in with this address; the password comes from SUPABASE_PASSWORD, standard input or the terminal
-    /// [env: SUPABASE_EMAIL]
-    #[arg(long, value_name = "EMAIL", help_heading = "Credentials")]
-    pub email: Option<String>,
-    /// Be the user with this id, with tokens minted from SUPABASE_JWT_SECRET [env: SUPAFS_AS_USER]
-    #[arg(long, value_name = "UUID", help_heading = "Credentials")]
-    pub as_user: Option<String>,
-    /// Be nobody: the anon role [env: SUPAFS_AS_ANON]
-    #[arg(long, help_heading = "Credentials")]
-    pub as_anon: bool,
-    /// With --as-user: the database role [env: SUPAFS_ROLE] [default: authenticated]
-    #[arg(long, value_name = "ROLE", help_heading = "Credentials")]
-    pub role: Option<String>,
-    /// With --as-user or --as-anon: more claims of the token, a JSON object or a file of one [env: SUPAFS_CLAIMS]
-    #[arg(long, value_name = "JSON|@FILE", help_heading = "Credentials")]
-    pub claims: Option<String>,
-    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
-    #[arg(long, value_name = "NAME", help_heading = "Settings")]
-    pub profile: Option<String>,
-    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
-    pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment; - is standard input
-    /// [env: SUPAFS_ENV_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
-    pub env_file: Option<PathBuf>,
-    /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
-    #[arg(long, value_name = "LEVEL", help_heading = "Settings")]
-    pub log_level: Option<String>,
-}
-
-impl AccessArgs {
-    /// The layer of these flags.
-    #[must_use]
-    pub fn layer(&self) -> Layer {
-        let mut layer = Layer::new(Source::Flag);
-        layer.set(Setting::ProjectRef, self.project_ref.clone());
-        layer.set(Setting::Url, self.url.clone());
-        layer.set(Setting::Endpoint, self.endpoint.clone());
-        layer.set(Setting::Region, self.region.clone());
-        layer.set(Setting::Local, self.local.then_some("true"));
-        layer.set(Setting::Auth, self.auth.clone());
-        layer.set(Setting::AwsProfile, self.aws_profile.clone());
-        layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
-        layer.set(Setting::SessionTokenFile, self.session_token_file.clone());
-        layer.set(Setting::SessionTokenCommand, self.session_token_command.clone());
-        layer.set(Setting::User, self.user.clone());
-        layer.set(Setting::Email, self.email.clone());
-        layer.set(Setting::AsUser, self.as_user.clone());
-        layer.set(Setting::AsAnon, self.as_anon.then_some("true"));
-        layer.set(Setting::Role, self.role.clone());
-        layer.set(Setting::Claims, self.claims.clone());
-        layer.set(Setting::LogLevel, self.log_level.clone());
-        layer
-    }
-
-    /// The files that these flags name.
-    #[must_use]
-    pub fn files(&self) -> Files {
-        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
-    }
-}
 
 #[derive(Debug, Args, Default)]
 pub struct MountArgs {
@@ -414,15 +313,8 @@ pub struct SpoolArgs {
     /// The spool of the mounts [env: SUPAFS_SPOOL_DIR] [default: $XDG_STATE_HOME/supafs/spool]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub spool_dir: Option<String>,
-    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
-    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment [env: SUPAFS_ENV_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 impl SpoolArgs {
@@ -437,7 +329,7 @@ impl SpoolArgs {
     /// The files that these flags name.
     #[must_use]
     pub fn files(&self) -> Files {
-        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
+        self.settings.files()
     }
 }
 
@@ -455,15 +347,8 @@ pub struct DoctorArgs {
 
 #[derive(Debug, Args, Default)]
 pub struct LoginArgs {
-    /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
-    #[arg(long, value_name = "REF")]
-    pub project_ref: Option<String>,
-    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// The stack of the Supabase CLI on this machine [env: SUPAFS_LOCAL]
-    #[arg(long)]
-    pub local: bool,
+    #[command(flatten)]
+    pub project: ProjectArgs,
     /// Address to sign in with, else asked for; the password comes from SUPABASE_PASSWORD, standard input or the
     /// terminal [env: SUPABASE_EMAIL]
     #[arg(long, value_name = "EMAIL")]
@@ -471,19 +356,8 @@ pub struct LoginArgs {
     /// Name to keep the session under [default: the address]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub anon_key_file: Option<String>,
-    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
-    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment; - is standard input
-    /// [env: SUPAFS_ENV_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 impl LoginArgs {
@@ -491,18 +365,15 @@ impl LoginArgs {
     #[must_use]
     pub fn layer(&self) -> Layer {
         let mut layer = Layer::new(Source::Flag);
-        layer.set(Setting::ProjectRef, self.project_ref.clone());
-        layer.set(Setting::Url, self.url.clone());
-        layer.set(Setting::Local, self.local.then_some("true"));
+        self.project.set(&mut layer);
         layer.set(Setting::Email, self.email.clone());
-        layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
         layer
     }
 
     /// The files that these flags name.
     #[must_use]
     pub fn files(&self) -> Files {
-        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
+        self.settings.files()
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod args;
 mod background;
 mod buckets;
+mod common_args;
 mod doctor;
 mod endpoint;
 mod env_file;

@@ -5,72 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueHint};
 
-use crate::cli::setting::Setting;
-use crate::cli::settings::{Files, Layer, Source};
-
-/// The project, and what its identities are signed with. Who they are is said otherwise.
-#[derive(Debug, Args, Default)]
-#[command(next_help_heading = "Where")]
-pub struct WhereArgs {
-    /// Project: the part of its URL in front of .supabase.co [env: SUPABASE_PROJECT_REF]
-    #[arg(long, value_name = "REF")]
-    pub project_ref: Option<String>,
-    /// API URL of the project, as supabase.createClient takes it, instead of the hosted one [env: SUPABASE_URL]
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
-    #[arg(long, value_name = "URL")]
-    pub endpoint: Option<String>,
-    /// The stack of the Supabase CLI on this machine: what `supabase status -o env` prints, run here or piped in
-    /// with --env-file - [env: SUPAFS_LOCAL]
-    #[arg(long)]
-    pub local: bool,
-    /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
-    #[arg(long, value_name = "REGION")]
-    pub region: Option<String>,
-    /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub anon_key_file: Option<String>,
-    /// Take the access keys from this profile of ~/.aws/config and ~/.aws/credentials [env: SUPAFS_AWS_PROFILE]
-    #[arg(long, value_name = "NAME")]
-    pub aws_profile: Option<String>,
-    /// Profile to use, else `default` where there is one [env: SUPAFS_PROFILE]
-    #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
-    /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-    /// File of NAME=value lines, read as if they were in the environment; - is standard input
-    /// [env: SUPAFS_ENV_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub env_file: Option<PathBuf>,
-    /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-}
-
-impl WhereArgs {
-    /// The layer of these flags.
-    #[must_use]
-    pub fn layer(&self) -> Layer {
-        let mut layer = Layer::new(Source::Flag);
-        layer.set(Setting::ProjectRef, self.project_ref.clone());
-        layer.set(Setting::Url, self.url.clone());
-        layer.set(Setting::Endpoint, self.endpoint.clone());
-        layer.set(Setting::Local, self.local.then_some("true"));
-        layer.set(Setting::Region, self.region.clone());
-        layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
-        layer.set(Setting::AwsProfile, self.aws_profile.clone());
-        layer.set(Setting::LogLevel, self.log_level.clone());
-        layer
-    }
-
-    /// The files that these flags name.
-    #[must_use]
-    pub fn files(&self) -> Files {
-        Files { env_file: self.env_file.clone(), profile: self.profile.clone(), config: self.config.clone() }
-    }
-}
+use crate::cli::common_args::WhereArgs;
 
 /// The identities of a call.
 #[derive(Debug, Args, Default)]
