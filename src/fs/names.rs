@@ -3,8 +3,6 @@
 //! A folder is kept by a placeholder, as Supabase's dashboard keeps it: `mkdir` writes one, and the last entry that
 //! leaves a folder leaves one behind. It goes with the folder.
 
-use std::sync::Arc;
-
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::time::Instant;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::aside::Aside;
 use super::{ErrorKind, Fs, FsError};
 use crate::content_type::{UNTYPED, content_type};
+use crate::etag::ETag;
 use crate::meta::{Entry, Kind};
 use crate::name;
 use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
@@ -111,6 +112,7 @@ impl Fs {
         };
         let source = format!("{}{}", from.prefix, entry.component());
         let target = format!("{}{component}", to.prefix);
+        let moving = self.writer()?.uploader.moves().begin(&source);
         let mut step =
             Move { from, to, ino, entry, source, target, replaced, is_replaced: None, attempted: vec![] };
         let result = self.move_content(&mut step, old_target).await;
@@ -120,6 +122,7 @@ impl Fs {
                 self.uploaded(ino, &draft, &uploaded);
             }
         });
+        drop(moving);
         self.inodes.lock().closed(ino);
         // An upload that ended meanwhile left the draft to the rename.
         self.end_draft(ino);
@@ -200,11 +203,7 @@ impl Fs {
             super::contents::moved(&self.fetcher, (source, version), (target, &etag));
         }
         self.known.forget(source);
-        self.rebase(*ino, target, &etag);
-        if let Some(file) = self.inodes.lock().get_mut(*ino).and_then(|inode| inode.file_mut()) {
-            file.version.etag = etag;
-            file.version.modified.is_listed = false;
-        }
+        self.moved_on_server(*ino, target, &etag);
         Ok(None)
     }
 
@@ -264,9 +263,17 @@ impl Fs {
         }
     }
 
-    /// A clean draft of a file that was moved on the server is of the object under its new key.
-    fn rebase(&self, ino: u64, target: &str, etag: &crate::etag::ETag) {
-        let draft = self.inodes.lock().get(ino).and_then(|inode| inode.draft().cloned());
+    /// A file that was moved on the server is the object under its new key, and so is what its draft is made of.
+    pub(super) fn moved_on_server(&self, ino: u64, target: &str, etag: &ETag) {
+        let draft = {
+            let mut inodes = self.inodes.lock();
+            let Some(inode) = inodes.get_mut(ino) else { return };
+            if let Some(file) = inode.file_mut() {
+                file.version.etag = etag.clone();
+                file.version.modified.is_listed = false;
+            }
+            inode.draft().cloned()
+        };
         let Some(draft) = draft else { return };
         {
             let mut state = draft.state();
@@ -418,7 +425,7 @@ impl Fs {
         target: &str,
         size: u64,
         headers: Option<&ObjectHeaders>,
-    ) -> Result<crate::etag::ETag, FsError> {
+    ) -> Result<ETag, FsError> {
         if size <= MAX_COPY {
             return Ok(self.store.copy(source, target, size, headers).await?);
         }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::rename::End;
 use super::{ErrorKind, Fs, FsError};
-use crate::meta::{Entry, Kind};
+use crate::etag::ETag;
+use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{ListRequest, ListedObject, StoreError};
 use crate::writeback::Draft;
@@ -16,6 +18,13 @@ const COPIES: usize = 32;
 
 /// Objects that are copied before their sources are deleted.
 const BATCH: usize = 1000;
+
+/// A file that the kernel knows, and what it is now: the copy of an object has an `ETag` of its own.
+struct Moved {
+    ino: u64,
+    target: String,
+    etag: ETag,
+}
 
 impl Fs {
     pub(super) async fn rename_directory(
@@ -41,9 +50,14 @@ impl Fs {
         if replaces {
             self.settle_folders(&target).await?;
         }
+        let _moving = self.writer()?.uploader.moves().begin(&source);
+        for (_, draft) in self.drafts_below(&source) {
+            // An upload under way ends first, so that the listing has it.
+            drop(draft.changing().await);
+        }
         let attrs = self.known.directory(&source);
         self.keep_folder(&from.prefix, from.name).await?;
-        let moved = self.move_objects(&source, &target).await?;
+        let (moved, files) = self.move_objects(&source, &target).await?;
         tracing::info!(%source, %target, objects = moved, "renamed a folder");
         // Nothing of what it replaces, also where no placeholder came along.
         match attrs {
@@ -72,13 +86,16 @@ impl Fs {
         self.meta.changed(&from.prefix, from.name, None, false);
         let moved = Entry { name: to.name.into(), component, kind: Kind::Directory };
         self.meta.changed(&to.prefix, to.name, Some(moved), false);
+        for file in files {
+            self.moved_on_server(file.ino, &file.target, &file.etag);
+        }
         self.redirect_below(&source, &target);
         Ok(())
     }
 
     /// Every object below a prefix, copied and then deleted in batches: at any time each is at the source, the target
     /// or both.
-    async fn move_objects(&self, source: &str, target: &str) -> Result<usize, FsError> {
+    async fn move_objects(&self, source: &str, target: &str) -> Result<(usize, Vec<Moved>), FsError> {
         let mut request = ListRequest { prefix: source.to_owned(), ..ListRequest::default() };
         let mut keys = Vec::new();
         loop {
@@ -91,7 +108,9 @@ impl Fs {
         }
         let total = keys.len();
         let mut done = 0;
+        let files = Mutex::new(Vec::new());
         for batch in keys.chunks(BATCH) {
+            let files = &files;
             let sending = batch.iter().cloned().map(|object| async move {
                 let to = format!("{target}{}", &object.key[source.len()..]);
                 let etag = match self.copy(&object.key, &to, object.size, None).await {
@@ -101,10 +120,16 @@ impl Fs {
                     Err(error) => return Err(error),
                 };
                 let key = object.key.clone();
-                match (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER)) {
-                    (Some(folder), Some(to)) => self.known.moved_directory(folder, to),
-                    _ => self.known.copied(&key, &object.into(), &to, &etag),
+                let folder = (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER));
+                if let (Some(folder), Some(to)) = folder {
+                    self.known.moved_directory(folder, to);
+                    return Ok(());
                 }
+                let version = object.into();
+                self.known.copied(&key, &version, &to, &etag);
+                super::contents::moved(&self.fetcher, (&key, &version), (&to, &etag));
+                let ino = self.file_of(&key, &version);
+                files.lock().extend(ino.map(|ino| Moved { ino, target: to, etag }));
                 Ok::<_, FsError>(())
             });
             let copied = stream::iter(sending).buffer_unordered(COPIES).try_collect::<Vec<()>>().await;
@@ -129,7 +154,15 @@ impl Fs {
                 tracing::info!(%source, %target, done, total, "renaming a folder");
             }
         }
-        Ok(total)
+        Ok((total, files.into_inner()))
+    }
+
+    /// The file that is known to be this version of an object.
+    fn file_of(&self, key: &str, version: &FileVersion) -> Option<u64> {
+        let inodes = self.inodes.lock();
+        let ino = inodes.find(key)?;
+        let file = inodes.get(ino)?.file()?;
+        (file.version.etag == version.etag).then_some(ino)
     }
 
     /// Deletes; the error names those that are still there.
@@ -182,6 +215,11 @@ impl Fs {
             drop(state);
             if let Err(error) = draft.save(|_| {}) {
                 tracing::warn!(%error, "the spool still has the old name of a file that was moved");
+            }
+        }
+        for (ino, draft) in self.drafts_below(target) {
+            if !draft.state().is_clean() {
+                self.show_draft(ino);
             }
         }
         let open: Vec<u64> = self.handles.inodes();

@@ -223,7 +223,7 @@ impl Fs {
         changing
     }
 
-    fn show_draft(&self, ino: u64) {
+    pub(super) fn show_draft(&self, ino: u64) {
         let inodes = self.inodes.lock();
         let Some(inode) = inodes.get(ino).filter(|inode| !inode.is_detached()) else { return };
         let (Some(file), Some(prefix)) = (inode.file(), inodes.key(inode.parent())) else { return };

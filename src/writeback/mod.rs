@@ -6,6 +6,7 @@
 
 mod draft;
 mod fingerprint;
+mod moves;
 mod plan;
 mod queue;
 mod ranges;
@@ -17,6 +18,7 @@ mod stream;
 mod upload;
 
 pub use draft::{Draft, Piece};
+pub use moves::{Moves, Moving};
 pub use plan::{MIN_PART, Plan, plan};
 pub use queue::{Job, Outcome, Queue};
 pub use ranges::Ranges;

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::RwLockWriteGuard;
 
 use super::draft::Draft;
 use super::fingerprint;
+use super::moves::Moves;
 use super::plan::{PartSource, Plan, Shape, plan, stream_part};
 use super::ranges::Ranges;
 use super::record::Base;
@@ -62,6 +64,7 @@ pub struct Uploader {
     overwrites: bool,
     /// What is to be deleted, before something is put in its place.
     removals: Removals,
+    moves: Moves,
 }
 
 /// What the key of a draft holds.
@@ -126,7 +129,13 @@ impl Uploader {
         defaults: Arc<Defaults>,
         removals: Removals,
     ) -> Self {
-        Self { store, spool, contents, part_size, defaults, overwrites, removals }
+        Self { store, spool, contents, part_size, defaults, overwrites, removals, moves: Moves::default() }
+    }
+
+    /// What is being moved on the server.
+    #[must_use]
+    pub fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     /// Begins to send a file that is being written, once it is too large for one PUT.
@@ -163,7 +172,7 @@ impl Uploader {
         draft: &Arc<Draft>,
         publish: impl FnOnce(&Uploaded) + Send,
     ) -> Result<Option<Uploaded>, UploadError> {
-        let _gate = draft.gate.write().await;
+        let _gate = self.alone_with(draft).await;
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
         self.removals.settled(&key).await?;
@@ -222,6 +231,18 @@ impl Uploader {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Nobody changes the draft meanwhile, and its object is not on its way elsewhere.
+    async fn alone_with<'a>(&self, draft: &'a Draft) -> RwLockWriteGuard<'a, ()> {
+        loop {
+            let gate = draft.gate.write().await;
+            let key = draft.state().key.clone();
+            // With the gate held: a rename that began before waits for it, or is seen here.
+            let Some(key) = key.filter(|key| self.moves.concern(key)) else { return gate };
+            drop(gate);
+            self.moves.settled(&key).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! What goes wrong, and what a program sees of it: one test for each row of the table in the README.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

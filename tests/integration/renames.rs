@@ -1,11 +1,12 @@
 //! Renames: of files, open or not yet uploaded, of folders, as keys and as a user whom policies hold back.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Put, body, errno, ops, spent};
+use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Put, body, errno, eventually, ops, spent};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use supafs_standin::{Action, Command, Fault, Policy, Predicate};
@@ -163,6 +164,84 @@ fn a_folder_moves_with_everything_below() {
     assert_eq!(mount.sh("stat -c '%a' empty/01"), "600\n");
     assert!(!mount.at("from").exists());
     assert_eq!(mount.read("empty/café"), b"from/caf!C3!A9");
+}
+
+#[test]
+fn open_files_follow_their_folder() {
+    let backend = Backend::start();
+    for mode in ["", " --write-back --write-back-delay 1h"] {
+        let bucket = backend.bucket();
+        let mount = Mount::with(&backend, &bucket, &format!("--part-size 5MiB{mode}"));
+        fs::create_dir(mount.at("d")).expect("mkdir");
+        // An upload in parts has another kind of `ETag` than the copy that a rename makes.
+        let mut contents = [body(1, 12 << 20), body(2, 1000)];
+        let names = ["large", "small"];
+        let mut files: Vec<_> = names
+            .iter()
+            .zip(&contents)
+            .map(|(name, bytes)| {
+                let path = mount.at(&format!("d/{name}"));
+                fs::write(&path, bytes).expect("written");
+                let file = OpenOptions::new().read(true).write(true).open(&path).expect("open");
+                file.sync_all().expect("in the bucket");
+                (file, File::open(path).expect("open"))
+            })
+            .collect();
+        for (round, (from, to)) in [("d", "e"), ("e", "f")].into_iter().enumerate() {
+            fs::rename(mount.at(from), mount.at(to)).expect("rename");
+            for ((name, bytes), (file, reader)) in names.iter().zip(&mut contents).zip(&mut files) {
+                let at = 500 + round;
+                file.write_at(b"changed", at as u64).expect("written");
+                bytes[at..at + 7].copy_from_slice(b"changed");
+                file.sync_all().unwrap_or_else(|error| panic!("{mode} {name} in {to}: {error}"));
+                let mut read = [0; 100];
+                reader.read_exact_at(&mut read, 450).expect("it follows, too");
+                assert_eq!(read[..], bytes[450..550]);
+                assert!(mount.read(&format!("{to}/{name}")) == *bytes);
+            }
+        }
+        drop(files);
+        mount.stop();
+        assert_eq!(bucket.keys(), ["f/.emptyFolderPlaceholder", "f/large", "f/small"]);
+        for (name, bytes) in names.iter().zip(&contents) {
+            assert!(bucket.bytes(&format!("f/{name}")).as_ref() == Some(bytes), "{mode} {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_saved_while_its_folder_moves_arrives_with_it() {
+    let Some(backend) = Backend::standin_only("latency") else { return };
+    for mode in ["", "--write-back --write-back-delay 10ms"] {
+        let bucket = backend.bucket();
+        bucket.put_keys(["d/one", "d/two"]);
+        let mount = Mount::with(&backend, &bucket, mode);
+        let open = |name| OpenOptions::new().append(true).open(mount.at(name)).expect("open");
+        let (mut one, mut two) = (open("d/one"), open("d/two"));
+        two.write_all(b" begun").expect("written");
+        let copied = backend.fault(Fault::new(Action::LateHang).on("CopyObject"));
+        std::thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(mount.at("d"), mount.at("e")));
+            eventually("the copies", || (backend.standin().fault_hits(copied) == 2).then_some(()));
+            let saving = scope.spawn(|| {
+                for file in [&mut one, &mut two] {
+                    file.write_all(b" more").expect("written");
+                    file.sync_all().expect("saved");
+                }
+            });
+            // Time to upload it to a place that is about to be deleted.
+            std::thread::sleep(Duration::from_millis(300));
+            backend.standin().clear_fault(copied);
+            renaming.join().expect("no panic").expect("renamed");
+            saving.join().expect("no panic");
+        });
+        assert_eq!(mount.names("e"), ["one", "two"]);
+        drop((one, two));
+        mount.stop();
+        assert_eq!(bucket.keys(), ["e/one", "e/two"], "{mode:?}");
+        assert_eq!(text(&bucket, "e/one").as_deref(), Some("d/one more"));
+        assert_eq!(text(&bucket, "e/two").as_deref(), Some("d/two begun more"));
+    }
 }
 
 #[test]
