@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
         let [name, other] = [(); 2].map(|()| format!("f{}", random.below(NAMES)));
         *serial += 1;
         let len = if random.below(12) == 0 { 11 << 20 } else { random.below(100_000) };
-        let (changes, done): (Vec<_>, _) = match random.below(6) {
+        let (changes, done): (Vec<_>, _) = match random.below(8) {
             0 => {
                 model().may_be(&name, None);
                 let done = match fs::remove_file(mount.join(&name)) {
@@ -69,6 +70,18 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
                 model().may_be(&other, moved.clone());
                 let done = fs::rename(mount.join(&name), mount.join(&other));
                 (vec![(name, None), (other, moved)], done)
+            }
+            2 if model().known(&name).is_some() => {
+                let mut bytes = model().known(&name).unwrap_or_default();
+                let more = body(*serial, 1000);
+                bytes.extend_from_slice(&more);
+                model().may_be(&name, Some(bytes.clone()));
+                (vec![(name.clone(), Some(bytes))], append(&mount.join(&name), &more))
+            }
+            3 if model().known(&name).is_some() => {
+                let mode = fs::Permissions::from_mode(0o600 | (u32::try_from(*serial % 8).unwrap_or(0)));
+                let done = fs::set_permissions(mount.join(&name), mode);
+                (vec![], done)
             }
             _ => {
                 let bytes = body(*serial, usize::try_from(len).expect("a length"));
@@ -89,6 +102,12 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
 /// What a program does that looks at every answer.
 fn save(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    Ok(nix::unistd::close(file)?)
+}
+
+fn append(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::options().append(true).open(path)?;
     file.write_all(bytes)?;
     Ok(nix::unistd::close(file)?)
 }
