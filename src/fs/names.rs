@@ -3,6 +3,8 @@
 //! A folder is kept by a placeholder, as Supabase's dashboard keeps it: `mkdir` writes one, and the last entry that
 //! leaves a folder leaves one behind. It goes with the folder.
 
+use std::sync::Arc;
+
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio::time::Instant;
 
@@ -33,7 +35,7 @@ pub(super) struct Kept {
     pub attempted: Vec<(u64, i64)>,
     /// Until the object is gone, no upload of the file begins: one that was in the queue must not leave it, for the
     /// object may stay after all.
-    _held: Option<OwnedRwLockReadGuard<()>>,
+    held: Option<(Arc<Draft>, OwnedRwLockReadGuard<()>)>,
 }
 
 impl Kept {
@@ -53,6 +55,25 @@ impl Kept {
             _ => None,
         };
         self.goes(listed).or(before).or_else(|| listed.and_then(expected))
+    }
+
+    /// The file's draft, if there is something in it that the bucket does not have.
+    pub fn unsaved(&self) -> Option<Arc<Draft>> {
+        let (draft, _) = self.held.as_ref()?;
+        let state = draft.state();
+        (!state.is_clean() && state.key.is_some()).then(|| Arc::clone(draft))
+    }
+
+    /// What was to take its place did, or did not.
+    pub fn let_go(self) {
+        let Some((draft, _held)) = self.held else { return };
+        let gave_way = draft.state().gives_way.take().is_some();
+        if gave_way
+            && draft.state().key.is_some()
+            && let Err(error) = draft.save(|_| {})
+        {
+            tracing::warn!(%error, "the spool still says that a file was replaced by a rename, which failed");
+        }
     }
 }
 
@@ -175,7 +196,7 @@ impl Fs {
 
     /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.
     pub(super) async fn keep_content(&self, ino: Option<u64>) -> Result<Kept, FsError> {
-        let stored = |holds| Kept { is_stored: true, holds, attempted: vec![], _held: None };
+        let stored = |holds| Kept { is_stored: true, holds, attempted: vec![], held: None };
         let Some(ino) = ino else { return Ok(stored(Holds::Listed)) };
         let (is_open, draft, holds) = {
             let inodes = self.inodes.lock();
@@ -194,7 +215,7 @@ impl Fs {
         if is_open {
             match self.writer()?.uploader.fill_all(&draft).await {
                 // After a change by somebody else, later reads of what is missing give ESTALE.
-                Ok(()) | Err(UploadError::Conflict(_)) => {}
+                Ok(()) | Err(UploadError::Conflict(_) | UploadError::Replaced) => {}
                 Err(UploadError::Io(error)) => {
                     tracing::warn!(%error, "an open file that is removed does not fit into the spool; what was not read yet is lost to its readers");
                 }
@@ -213,7 +234,7 @@ impl Fs {
         };
         let attempted = state.attempted.clone();
         drop(state);
-        Ok(Kept { is_stored, holds, attempted, _held: Some(held) })
+        Ok(Kept { is_stored, holds, attempted, held: Some((draft, held)) })
     }
 
     /// The name of a file is gone: what was not saved is wanted by its open descriptors only.
@@ -349,7 +370,7 @@ impl Fs {
             Ok(None) => return Err(ErrorKind::Io.into()),
             Err(UploadError::Store(error)) => return Err(error.into()),
             Err(UploadError::Io(error)) => return Err(error.into()),
-            Err(UploadError::Conflict(_)) => return Err(ErrorKind::Exists.into()),
+            Err(UploadError::Conflict(_) | UploadError::Replaced) => return Err(ErrorKind::Exists.into()),
         };
         let version = crate::meta::FileVersion {
             etag: uploaded.etag.clone(),

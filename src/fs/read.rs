@@ -103,6 +103,9 @@ impl Fs {
                 Ok(_) => self.follow(&file, &reader)?,
                 Err(ReadError::Changed(head)) => self.adopt(&file, &reader, &head)?,
                 Err(ReadError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
+                    if self.was_moved(&file, &reader).await {
+                        continue;
+                    }
                     self.went_stale(&file);
                     let gone = file.handed_out.load(Ordering::Relaxed);
                     let kind = if gone { ErrorKind::Stale } else { ErrorKind::NotFound };
@@ -112,6 +115,19 @@ impl Fs {
             }
         }
         Err(ErrorKind::Stale.into())
+    }
+
+    /// Whether an object is gone because it is renamed here: once that is done, its handles have other readers.
+    async fn was_moved(&self, file: &FileHandle, reader: &Arc<Reader>) -> bool {
+        self.moves_settled(&reader.object().key).await;
+        !Arc::ptr_eq(&file.reader.lock(), reader)
+    }
+
+    /// Waits for a rename of an object that is under way.
+    pub(super) async fn moves_settled(&self, key: &str) {
+        if let Some(writer) = &self.writer {
+            writer.uploader.moves().settled(key).await;
+        }
     }
 
     pub fn release(&self, ino: u64, handle: u64) {

@@ -4,6 +4,7 @@
 //! No object is ever lost: a source is deleted after its copy is there, and where a policy refuses that, the copy is
 //! taken back, what it replaced is put back, and rename answers `EACCES`.
 
+use std::io;
 use std::sync::Arc;
 
 use super::aside::Aside;
@@ -13,7 +14,7 @@ use crate::etag::ETag;
 use crate::meta::{Entry, Kind};
 use crate::name;
 use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
-use crate::writeback::{Draft, Expected, State, UploadError, Uploaded, is_final};
+use crate::writeback::{Draft, Expected, State, Successor, UploadError, Uploaded, is_final};
 
 /// Uploads of a file that may come between the steps of its rename.
 const UPLOADS_BETWEEN: u32 = 8;
@@ -39,6 +40,8 @@ struct Move<'a> {
     is_replaced: Option<Expected>,
     /// What uploads of it may have put there instead, by size and time.
     attempted: Vec<(u64, i64)>,
+    /// What of it is not in the bucket.
+    unsaved: Option<Arc<Draft>>,
 }
 
 impl Move<'_> {
@@ -46,6 +49,14 @@ impl Move<'_> {
     fn other_key(&self) -> Option<String> {
         let key = format!("{}{}", self.to.prefix, self.replaced?.component());
         (key != self.target).then_some(key)
+    }
+
+    /// Notes in the spool what is about to be in the place of a file that is not uploaded: a crash must not bring back
+    /// the file beside it.
+    fn gives_way(&self, to: Successor) -> io::Result<()> {
+        let Some(draft) = &self.unsaved else { return Ok(()) };
+        draft.state().gives_way = Some(to);
+        draft.save(|_| {})
     }
 }
 
@@ -113,8 +124,18 @@ impl Fs {
         let source = format!("{}{}", from.prefix, entry.component());
         let target = format!("{}{component}", to.prefix);
         let moving = self.writer()?.uploader.moves().begin(&source);
-        let mut step =
-            Move { from, to, ino, entry, source, target, replaced, is_replaced: None, attempted: vec![] };
+        let mut step = Move {
+            from,
+            to,
+            ino,
+            entry,
+            source,
+            target,
+            replaced,
+            is_replaced: None,
+            attempted: vec![],
+            unsaved: None,
+        };
         let result = self.move_content(&mut step, old_target).await;
         let result = result.map(|uploaded| {
             self.moved_file((from, &step.source), to, ino, entry, component);
@@ -142,6 +163,7 @@ impl Fs {
         step.replaced = step.replaced.filter(|_| kept.is_stored);
         step.is_replaced = step.replaced.and_then(|entry| kept.is_replaced(entry.version()));
         step.attempted.clone_from(&kept.attempted);
+        step.unsaved = kept.unsaved();
         let mut moved = Err(ErrorKind::Busy.into());
         for _ in 0..UPLOADS_BETWEEN {
             moved = self.move_over(step).await;
@@ -153,7 +175,7 @@ impl Fs {
             self.orphan(old_target);
         }
         // Now what had the name may be uploaded again, if it still has it.
-        drop(kept);
+        kept.let_go();
         moved
     }
 
@@ -179,6 +201,10 @@ impl Fs {
         };
         let size = version.as_ref().map_or(0, |version| version.size);
         let headers = self.renamed_headers(*ino, target);
+        if let Some(version) = &version {
+            let mtime = self.inodes.lock().get(*ino).and_then(|inode| inode.extra()?.attrs.mtime);
+            step.gives_way(Successor { etag: version.etag.to_string(), size: version.size, mtime })?;
+        }
         let etag = match self.copy(source, target, size, headers.as_ref()).await {
             Ok(etag) => etag,
             Err(error) => {
@@ -357,7 +383,8 @@ impl Fs {
                 tracing::warn!(%error, "the spool has the new name of a file that was not moved");
             }
         };
-        if let Err(error) = draft.save(|_| {}) {
+        let to = Successor { etag: String::new(), size: before.size, mtime: before.attrs.mtime };
+        if let Err(error) = step.gives_way(to).and_then(|()| draft.save(|_| {})) {
             go_back(false);
             if let Some(aside) = aside {
                 self.drop_aside(aside).await;
@@ -493,7 +520,7 @@ impl From<UploadError> for FsError {
             }
             UploadError::Store(error) => error.into(),
             UploadError::Io(error) => error.into(),
-            UploadError::Conflict(_) => ErrorKind::Stale.into(),
+            UploadError::Conflict(_) | UploadError::Replaced => ErrorKind::Stale.into(),
         }
     }
 }

@@ -174,6 +174,10 @@ impl Fs {
         let error = match writer.uploader.upload(draft, publish).await {
             Ok(_) => return Ok(()),
             Err(UploadError::Conflict(head)) => return self.conflict(ino, draft, &head).await,
+            Err(UploadError::Replaced) => {
+                self.was_replaced(ino, draft);
+                return Ok(());
+            }
             Err(UploadError::Store(error)) => FsError::from(error),
             Err(UploadError::Io(error)) => error.into(),
         };
@@ -259,6 +263,11 @@ impl Fs {
         }
         let beside = conflict_key(&key);
         {
+            let state = draft.state();
+            let (expected, replaces, attempted) = (&state.expected, &state.replaces, &state.attempted);
+            tracing::debug!(%key, ?expected, ?replaces, ?attempted, sent = ?(state.size, state.attrs.mtime), found = ?(&head.etag, head.size, &head.metadata), "a conflict");
+        }
+        {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             // What is not here was part of a version that is gone.
@@ -284,7 +293,7 @@ impl Fs {
                 let error = match error {
                     UploadError::Store(error) => FsError::from(error),
                     UploadError::Io(error) => error.into(),
-                    UploadError::Conflict(_) => ErrorKind::Stale.into(),
+                    UploadError::Conflict(_) | UploadError::Replaced => ErrorKind::Stale.into(),
                 };
                 self.refused(ino, draft, &error);
                 return Err(error);
@@ -292,6 +301,13 @@ impl Fs {
         }
         tracing::warn!(%key, copy = %beside, "the object was changed by somebody else; theirs keeps the name, ours lies beside it");
         Ok(())
+    }
+
+    /// The last mount ended in a rename over this file, which the server had carried out.
+    fn was_replaced(&self, ino: u64, draft: &Draft) {
+        let key = draft.state().key.take();
+        tracing::info!(key, "not uploaded: the last mount ended when it had renamed another file over it");
+        self.lost_name(ino);
     }
 
     /// The name of a file stands for what the server has, from now on.

@@ -363,7 +363,14 @@ impl Fs {
                 Ok(()) => return Ok(bytes.into()),
                 // The file was cut off meanwhile.
                 Err(error) if error.kind == ErrorKind::Busy => {}
-                // An upload may have given the draft another base meanwhile.
+                Err(error) if error.kind == ErrorKind::Stale => {
+                    // An upload or a rename may be about to give the draft another base.
+                    self.moves_settled(base.as_ref().map_or("", |base| &base.key)).await;
+                    drop(draft.changing().await);
+                    if draft.state().base == base {
+                        return Err(error);
+                    }
+                }
                 Err(_) if draft.state().base != base => {}
                 Err(error) => return Err(error),
             }

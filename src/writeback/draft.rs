@@ -111,6 +111,7 @@ impl Draft {
             base_limit: record.base_limit,
             expected: record.expected(),
             replaces: record.replaces(),
+            gives_way: record.gives_way.clone(),
             attempted,
             uploaded: None,
             is_recovered: true,
@@ -428,6 +429,7 @@ fn fill_place(record: &mut Record, state: &State) {
     record.key = state.key.clone().unwrap_or_default();
     record.expected = state.expected.as_ref().map(version);
     record.replaces = state.replaces.as_ref().map(version);
+    record.gives_way.clone_from(&state.gives_way);
     record.attempted.clone_from(&state.attempted);
 }
 

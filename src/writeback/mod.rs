@@ -22,7 +22,7 @@ pub use moves::{Moves, Moving};
 pub use plan::{MIN_PART, Plan, plan};
 pub use queue::{Job, Outcome, Queue};
 pub use ranges::Ranges;
-pub use record::{Base, Owner, Record, RecordState};
+pub use record::{Base, Owner, Record, RecordState, Successor};
 pub use removals::{Removal, Removals, Watcher};
 pub use spool::{Holder, Note, Recovered, Spool, SpoolFile, SpoolOptions, Staged, inventory};
 pub use state::{Expected, HeaderChanges, State, nanos_now};

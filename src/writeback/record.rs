@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ranges::Ranges;
 use super::state::Expected;
+use crate::attrs::Attrs;
 use crate::etag::ETag;
-use crate::store::ObjectHeaders;
+use crate::store::{ObjectHead, ObjectHeaders};
 
 /// What is to become of a file in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,25 @@ impl Base {
     }
 }
 
+/// An object that a rename copies to the key of a file: where the key holds it, the file is not wanted any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// Of the object that is copied. That of the copy may be another one, if it was uploaded in parts.
+    pub etag: String,
+    pub size: u64,
+    /// In nanoseconds, as its metadata say; nobody else sets the same.
+    pub mtime: Option<i64>,
+}
+
+impl Successor {
+    /// Whether this is what the server has.
+    #[must_use]
+    pub fn is(&self, head: &ObjectHead) -> bool {
+        let is_same_time = self.mtime.is_some() && Attrs::from_metadata(&head.metadata).mtime == self.mtime;
+        head.size == self.size && (is_same_time || head.etag == ETag::new(&self.etag))
+    }
+}
+
 /// One file of the spool. Stored as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -82,6 +102,9 @@ pub struct Record {
     /// ETag and size of what a rename put this file in the place of.
     #[serde(default)]
     pub replaces: Option<(String, u64)>,
+    /// What a rename was putting in the place of this file.
+    #[serde(default)]
+    pub gives_way: Option<Successor>,
     /// Size and time of versions that may have got through.
     #[serde(default)]
     pub attempted: Vec<(u64, i64)>,
@@ -122,6 +145,7 @@ impl Record {
             base_limit: 0,
             expected: None,
             replaces: None,
+            gives_way: None,
             attempted: vec![],
             content_type: None,
             cache_control: None,

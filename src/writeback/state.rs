@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::plan::Shape;
 use super::ranges::Ranges;
-use super::record::Base;
+use super::record::{Base, Successor};
 use crate::attrs::Attrs;
 use crate::etag::ETag;
 use crate::store::{ObjectHead, ObjectHeaders, StoreError};
@@ -53,6 +53,8 @@ pub struct State {
     pub expected: Option<Expected>,
     /// What a rename put it in the place of: no conflict.
     pub replaces: Option<Expected>,
+    /// What a rename is putting in its place.
+    pub gives_way: Option<Successor>,
     /// Size and time of versions whose upload failed, and which may have got through nevertheless.
     pub attempted: Vec<(u64, i64)>,
     /// Our last upload.
@@ -88,6 +90,7 @@ impl State {
             base_limit: size,
             expected,
             replaces: None,
+            gives_way: None,
             attempted: vec![],
             uploaded: None,
             is_recovered: false,
@@ -136,6 +139,7 @@ impl State {
         let size = self.size;
         self.is_recovered = false;
         self.replaces = None;
+        self.gives_way = None;
         self.attempted.clear();
         self.expected = Some(Expected { etag: etag.clone(), size });
         self.uploaded = Some(Instant::now());

@@ -94,6 +94,8 @@ pub enum UploadError {
     Store(StoreError),
     /// Somebody else changed the object since it was opened here; this is what it is now.
     Conflict(Box<ObjectHead>),
+    /// A rename had put another object in its place when the last mount ended.
+    Replaced,
     /// The spool's disk.
     Io(io::Error),
 }
@@ -308,6 +310,9 @@ impl Uploader {
                 Ok(Found::Expected(Some(head.into())))
             }
             Ok(head) if may_be_there && state.is_what_was_sent(&head) => Ok(Found::Ours(head)),
+            Ok(head) if state.gives_way.as_ref().is_some_and(|successor| successor.is(&head)) => {
+                Err(UploadError::Replaced)
+            }
             Ok(head) if state.was_attempted(&head) => Ok(Found::Other(head.into())),
             Ok(head) if state.replaces.as_ref().is_some_and(|replaced| replaced.is(&head)) => {
                 Ok(Found::Expected(None))

@@ -21,6 +21,8 @@ struct Model {
     names: BTreeMap<String, Vec<Option<Vec<u8>>>>,
     /// A rename that was under way: from where to where.
     moving: Option<(String, String)>,
+    /// What was done since the last start, for whoever reads of a failure.
+    history: Vec<String>,
 }
 
 impl Model {
@@ -54,7 +56,9 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
         let [name, other] = [(); 2].map(|()| format!("f{}", random.below(NAMES)));
         *serial += 1;
         let len = if random.below(12) == 0 { 11 << 20 } else { random.below(100_000) };
-        let (changes, done): (Vec<_>, _) = match random.below(8) {
+        let kind = random.below(8);
+        model().history.push(format!("{kind}: {name} {other} #{serial} of {len}"));
+        let (changes, done): (Vec<_>, _) = match kind {
             0 => {
                 model().may_be(&name, None);
                 let done = match fs::remove_file(mount.join(&name)) {
@@ -90,7 +94,8 @@ fn load(mount: &std::path::Path, random: &mut Random, model: &Mutex<Model>, seri
                 (vec![(name, Some(bytes))], done)
             }
         };
-        if done.is_err() {
+        if let Err(error) = done {
+            model().history.push(error.to_string());
             return;
         }
         for (name, bytes) in changes {
@@ -115,7 +120,8 @@ fn append(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
 /// The bucket is what was acknowledged; then the model is what the bucket is.
 fn compare(bucket: &Bucket<'_>, model: &mut Model) {
     let strange: Vec<_> = bucket.keys().into_iter().filter(|key| !model.names.contains_key(key)).collect();
-    assert!(strange.is_empty(), "{strange:?}");
+    let history = model.history.join("\n");
+    assert!(strange.is_empty(), "{strange:?}; moving: {:?}; operations:\n{history}", model.moving);
     if let Some((from, to)) = &model.moving {
         let is_there = [from, to].iter().any(|end| bucket.bytes(end) == model.known(to));
         assert!(is_there, "what was renamed from {from} to {to} is at neither end");
@@ -126,10 +132,13 @@ fn compare(bucket: &Bucket<'_>, model: &mut Model) {
         let sizes: Vec<_> = may_be.iter().map(|bytes| bytes.as_ref().map(Vec::len)).collect();
         let is_one = may_be.contains(&is) || (is.is_some() && model.is_left_behind(name, bucket));
         let (len, moving) = (is.as_ref().map(Vec::len), &model.moving);
-        assert!(is_one, "{name} holds {len:?} bytes, not one of {sizes:?}; moving: {moving:?}");
+        assert!(
+            is_one,
+            "{name} holds {len:?} bytes, not one of {sizes:?}; moving: {moving:?}; operations:\n{history}"
+        );
         found.insert(name.clone(), vec![is]);
     }
-    *model = Model { names: found, moving: None };
+    *model = Model { names: found, ..Model::default() };
 }
 
 fn kills() -> u64 {
@@ -160,7 +169,11 @@ fn kill_under_load(options: &str, seed: u64) {
         (place, code) = mount.leave();
         let log = || fs::read_to_string(place.path().join("log")).unwrap_or_default();
         assert_eq!(code, Some(0), "round {round}: {}", log());
-        compare(&bucket, &mut model.lock().expect("a model"));
+        let compared = || compare(&bucket, &mut model.lock().expect("a model"));
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compared)) {
+            eprintln!("round {round}; {}", log());
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 

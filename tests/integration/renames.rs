@@ -245,6 +245,44 @@ fn what_is_saved_while_its_folder_moves_arrives_with_it() {
 }
 
 #[test]
+fn a_file_is_read_on_while_it_moves() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    for (operation, from, to) in [("DeleteObject", "d/file", "d/other"), ("DeleteObjects", "d", "e")] {
+        let bucket = backend.bucket();
+        let bytes = body(1, 24 << 20);
+        bucket.put("d/file", bytes.clone());
+        bucket.put_keys(["d/more"]);
+        let mount = Mount::with(&backend, &bucket, "--cache-memory 16MiB");
+        let reader = File::open(mount.at("d/file")).expect("open");
+        let writer = OpenOptions::new().read(true).write(true).open(mount.at("d/file")).expect("open");
+        reader.read_exact_at(&mut [0; 100], 0).expect("read");
+        for is_draft in [false, true] {
+            if is_draft {
+                writer.write_at(&bytes[..1], 0).expect("written");
+                writer.sync_all().expect("saved");
+            }
+            let (from, to) = if is_draft { (to, from) } else { (from, to) };
+            let deleted = backend.fault(Fault::new(Action::LateHang).on(operation));
+            std::thread::scope(|scope| {
+                let renaming = scope.spawn(|| fs::rename(mount.at(from), mount.at(to)));
+                eventually("the delete", || (backend.standin().fault_hits(deleted) > 0).then_some(()));
+                let at: usize = if is_draft { 20 << 20 } else { 12 << 20 };
+                let reader = &reader;
+                let reading = scope.spawn(move || {
+                    let mut read = [0; 1000];
+                    reader.read_exact_at(&mut read, at as u64).expect("read on");
+                    read
+                });
+                std::thread::sleep(Duration::from_millis(200));
+                backend.standin().clear_fault(deleted);
+                renaming.join().expect("no panic").expect("renamed");
+                assert!(reading.join().expect("no panic")[..] == bytes[at..at + 1000]);
+            });
+        }
+    }
+}
+
+#[test]
 fn what_was_removed_from_a_folder_does_not_come_back_with_its_new_name() {
     let backend = Backend::start();
     let bucket = backend.bucket();

@@ -481,3 +481,36 @@ fn what_a_refused_rename_did_not_replace_is_uploaded() {
         bucket.delete("to");
     }
 }
+
+#[test]
+fn a_crash_in_a_rename_brings_back_nothing_of_what_was_replaced() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    // Copied, small and large; then uploaded, since it was changed again.
+    for (len, operation) in [(10_000, "CopyObject"), (12 << 20, "CopyObject"), (10_000, "DeleteObject")] {
+        let bucket = backend.bucket();
+        let mount = Mount::with(&backend, &bucket, &format!("{LATER} --part-size 5MiB"));
+        let mut new = body(1, len);
+        fs::write(mount.at("new"), &new).expect("staged");
+        File::open(mount.at("new")).expect("open").sync_all().expect("uploaded");
+        if operation == "DeleteObject" {
+            new = body(2, len);
+            fs::write(mount.at("new"), &new).expect("staged");
+        }
+        fs::write(mount.at("old"), b"old").expect("staged");
+        let copied = backend.fault(
+            Fault::new(if operation == "CopyObject" { Action::LateHang } else { Action::Hang }).on(operation),
+        );
+        let (from, to) = (mount.at("new"), mount.at("old"));
+        let place = std::thread::scope(|scope| {
+            scope.spawn(move || drop(fs::rename(from, to)));
+            eventually("the copy", || (backend.standin().fault_hits(copied) > 0).then_some(()));
+            mount.kill()
+        });
+        backend.standin().clear_faults();
+        MountOptions::new(&backend, &bucket.name).args("--write-back").place(place).start().stop();
+        // The source may be there, too; but nothing lies beside the two.
+        let keys: Vec<_> = bucket.keys().into_iter().filter(|key| key != "new").collect();
+        assert_eq!(keys, ["old"], "{operation}");
+        assert!(bucket.bytes("old").as_ref() == Some(&new), "{operation}");
+    }
+}

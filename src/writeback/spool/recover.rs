@@ -58,7 +58,8 @@ impl Spool {
     /// Of several files that are to go to one key, the one that was closed last goes; the others wait for a decision,
     /// so that none can overwrite it.
     fn keep_the_last(recovered: &mut Recovered) {
-        recovered.committed.sort_by_key(|(_, record)| record.changed_ms);
+        // Of two that were changed in one moment, that which a rename put in the place of the other.
+        recovered.committed.sort_by_key(|(_, record)| (record.changed_ms, record.gives_way.is_none()));
         let mut last = HashSet::new();
         let mut kept = Vec::new();
         while let Some((file, record)) = recovered.committed.pop() {
