@@ -1,10 +1,10 @@
 //! The spool: one directory, two files for each draft, `<id>.data` (sparse) and `<id>.json` (its record); for each
 //! queued removal a record alone.
 //!
-//! Invariants: a record is replaced as a whole or not at all, whenever this process ends; a record goes before its data; what cannot be read is
-//! moved aside, never deleted. One daemon at a time: the lock file names it. Directories have mode 0700, files 0600.
-//! Where it has to outlive a loss of power, one `syncfs` makes data, record and names durable together, and a digest
-//! in the record tells data that came through from data that did not.
+//! Invariants: a record is replaced as a whole or not at all, whenever this process ends; a record goes before its
+//! data; what cannot be read is moved aside, never deleted. One daemon at a time: the lock file names it. Directories
+//! have mode 0700, files 0600. Where it has to outlive a loss of power, one `syncfs` makes data, record and names
+//! durable together, and a digest in the record tells data that came through from data that did not.
 //!
 //! Lock rank: leaf.
 
