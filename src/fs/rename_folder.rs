@@ -144,7 +144,7 @@ impl Fs {
                 if let Err(error) = self.store.delete_many(&to_remove).await {
                     tracing::warn!(%target, %error, "copies of a rename that failed are left behind");
                 }
-                tracing::error!(%source, %target, done, total, %error, "a folder was renamed in part; renaming it again goes on");
+                tracing::error!(%source, %target, done, total, %error, "a folder was renamed in part; `rsync -a --remove-source-files` from the old one to the new one moves the rest");
                 self.meta.forget_below(source);
                 self.meta.forget_below(target);
                 return Err(error);

@@ -202,9 +202,6 @@ impl Fs {
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
         let key = inodes.key(ino);
         let Some(inode) = inodes.get_mut(ino) else { return };
-        if key.as_deref() != Some(uploaded.key.as_str()) {
-            return;
-        }
         let is_link = inode.file().is_some_and(|file| file.is_link);
         if let Some(file) = inode.file_mut() {
             file.version = version.clone();
@@ -216,8 +213,8 @@ impl Fs {
         extra.ctime = extra.ctime.max(draft.state().written()).or(Some(modified_ms * 1_000_000));
         extra.headers = Some((Arc::new(uploaded.headers.clone()), Instant::now()));
         draft.state().error = None;
-        if inode.is_removed() {
-            // It lost its name while the answer was on its way.
+        // It lost its name while the answer was on its way, or a rename is about to give it the new one.
+        if inode.is_removed() || key.as_deref() != Some(uploaded.key.as_str()) {
             return;
         }
         let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));

@@ -191,6 +191,46 @@ fn a_daemon_killed_at_random_loses_nothing_that_was_staged() {
     kill_under_load("--part-size 5MiB --metadata-ttl 0s --write-back --write-back-delay 200ms", 2);
 }
 
+#[test]
+fn a_folder_that_is_renamed_by_a_daemon_killed_at_random_is_whole() {
+    const FILES: u64 = 40;
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let name = |folder: &str, number: u64| format!("{folder}/sub{}/{number}", number % 3);
+    let (mut random, mut place) = (Random(3), Place::new());
+    for round in 0..kills() {
+        for number in 0..FILES {
+            bucket.delete(&name("b", number));
+            bucket.put(&name("a", number), number.to_string());
+        }
+        let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+        let (pause, path) = (Duration::from_millis(5 + random.below(200)), mount.path.clone());
+        place = std::thread::scope(|scope| {
+            let renaming = scope.spawn(move || {
+                let there = |from: &str, to: &str| fs::rename(path.join(from), path.join(to));
+                while there("a", "b").and_then(|()| there("b", "a")).is_ok() {}
+            });
+            std::thread::sleep(pause);
+            mount.signal(Signal::SIGKILL);
+            renaming.join().expect("it ends with the daemon");
+            mount.kill()
+        });
+        let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
+        let found = bucket.own();
+        for number in 0..FILES {
+            let copies: Vec<_> = ["a", "b"].iter().filter_map(|at| found.get(&name(at, number))).collect();
+            assert!(!copies.is_empty(), "round {round}: {number} is nowhere");
+            assert!(copies.iter().all(|copy| **copy == number.to_string().as_bytes()), "round {round}");
+        }
+        // What the README says to do.
+        mount.sh("mkdir -p a b; rsync -a --remove-source-files a/ b/");
+        let files: Vec<_> = bucket.keys().into_iter().filter(|key| !key.ends_with("Placeholder")).collect();
+        assert_eq!(files.len() as u64, FILES, "{files:?}");
+        assert!(files.iter().all(|key| key.starts_with("b/")), "{files:?}");
+        place = mount.leave().0;
+    }
+}
+
 /// Kills while a fault holds or breaks an operation, and looks at what the next mount makes of it.
 fn kill_during(operation: &str, fault: Fault) {
     let Some(backend) = Backend::standin_only("faults") else { return };
