@@ -67,11 +67,16 @@ impl Kept {
     /// What was to take its place did, or did not.
     pub fn let_go(self) {
         let Some((draft, _held)) = self.held else { return };
-        let gave_way = draft.state().gives_way.take().is_some();
-        if gave_way
-            && draft.state().key.is_some()
-            && let Err(error) = draft.save(|_| {})
         {
+            let mut state = draft.state();
+            if state.gives_way.take().is_none() || state.key.is_none() {
+                return;
+            }
+            // The copy may have stayed, and be all that is left of the source: it is not to be overwritten unseen.
+            state.is_recovered = true;
+            state.uploaded = None;
+        }
+        if let Err(error) = draft.save(|_| {}) {
             tracing::warn!(%error, "the spool still says that a file was replaced by a rename, which failed");
         }
     }

@@ -194,6 +194,10 @@ impl Fs {
         let version = self.inodes.lock().get(*ino).and_then(|inode| Some(inode.file()?.version.clone()));
         let version = version.or_else(|| entry.version().cloned());
         self.keep_folder(&from.prefix, from.name).await?;
+        if let Some(version) = &version {
+            let mtime = self.inodes.lock().get(*ino).and_then(|inode| inode.extra()?.attrs.mtime);
+            step.gives_way(Successor { etag: version.etag.to_string(), size: version.size, mtime })?;
+        }
         // A policy that refuses the delete is known only afterwards: until then the old version is kept.
         let aside = match replaced {
             Some(replaced) if self.may_be_refused => self.set_aside(&to.prefix, replaced).await?,
@@ -201,10 +205,6 @@ impl Fs {
         };
         let size = version.as_ref().map_or(0, |version| version.size);
         let headers = self.renamed_headers(*ino, target);
-        if let Some(version) = &version {
-            let mtime = self.inodes.lock().get(*ino).and_then(|inode| inode.extra()?.attrs.mtime);
-            step.gives_way(Successor { etag: version.etag.to_string(), size: version.size, mtime })?;
-        }
         let etag = match self.copy(source, target, size, headers.as_ref()).await {
             Ok(etag) => etag,
             Err(error) => {
@@ -420,7 +420,7 @@ impl Fs {
         aside: Option<Aside>,
     ) -> Result<Option<Uploaded>, FsError> {
         // Published under its new name, once it has that; until then the rename holds the file, and so its draft.
-        match self.writer()?.uploader.upload(draft, |_| {}).await {
+        match self.writer()?.uploader.upload_moved(draft).await {
             Ok(uploaded) => {
                 self.let_go(step, aside).await?;
                 Ok(uploaded)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use parking_lot::Mutex;
 
 use super::rename::End;
 use super::{ErrorKind, Fs, FsError};
@@ -108,33 +107,34 @@ impl Fs {
         }
         let total = keys.len();
         let mut done = 0;
-        let files = Mutex::new(Vec::new());
+        let mut files = Vec::new();
         for batch in keys.chunks(BATCH) {
-            let files = &files;
             let sending = batch.iter().cloned().map(|object| async move {
                 let to = format!("{target}{}", &object.key[source.len()..]);
                 let etag = match self.copy(&object.key, &to, object.size, None).await {
                     Ok(etag) => etag,
                     // Somebody removed it meanwhile: nothing is left to move.
-                    Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+                    Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
                     Err(error) => return Err(error),
                 };
                 let key = object.key.clone();
                 let folder = (key.strip_suffix(name::PLACEHOLDER), to.strip_suffix(name::PLACEHOLDER));
                 if let (Some(folder), Some(to)) = folder {
                     self.known.moved_directory(folder, to);
-                    return Ok(());
+                    return Ok(None);
                 }
                 let version = object.into();
                 self.known.copied(&key, &version, &to, &etag);
                 super::contents::moved(&self.fetcher, (&key, &version), (&to, &etag));
                 let ino = self.file_of(&key, &version);
-                files.lock().extend(ino.map(|ino| Moved { ino, target: to, etag }));
-                Ok::<_, FsError>(())
+                Ok::<_, FsError>(ino.map(|ino| Moved { ino, target: to, etag }))
             });
-            let copied = stream::iter(sending).buffer_unordered(COPIES).try_collect::<Vec<()>>().await;
+            let copied = stream::iter(sending).buffer_unordered(COPIES).try_collect::<Vec<_>>().await;
             let result = match copied {
-                Ok(_) => self.delete_sources(batch).await,
+                Ok(copied) => {
+                    files.extend(copied.into_iter().flatten());
+                    self.delete_sources(batch).await
+                }
                 Err(error) => Err((error, batch.iter().map(|object| object.key.clone()).collect())),
             };
             if let Err((error, kept)) = result {
@@ -154,7 +154,7 @@ impl Fs {
                 tracing::info!(%source, %target, done, total, "renaming a folder");
             }
         }
-        Ok((total, files.into_inner()))
+        Ok((total, files))
     }
 
     /// The file that is known to be this version of an object.

@@ -260,11 +260,6 @@ impl Fs {
         }
         let beside = conflict_key(&key);
         {
-            let state = draft.state();
-            let (expected, replaces, attempted) = (&state.expected, &state.replaces, &state.attempted);
-            tracing::debug!(%key, ?expected, ?replaces, ?attempted, sent = ?(state.size, state.attrs.mtime), found = ?(&head.etag, head.size, &head.metadata), "a conflict");
-        }
-        {
             let _changing = draft.changing().await;
             let mut state = draft.state();
             // What is not here was part of a version that is gone.

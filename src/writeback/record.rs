@@ -68,10 +68,11 @@ impl Base {
 /// An object that a rename copies to the key of a file: where the key holds it, the file is not wanted any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Successor {
-    /// Of the object that is copied. That of the copy may be another one, if it was uploaded in parts.
+    /// Of the object that is copied, empty where it is not known. That of the copy may be another one, if it was
+    /// uploaded in parts.
     pub etag: String,
     pub size: u64,
-    /// In nanoseconds, as its metadata say; nobody else sets the same.
+    /// In nanoseconds, as its metadata say.
     pub mtime: Option<i64>,
 }
 
@@ -80,7 +81,8 @@ impl Successor {
     #[must_use]
     pub fn is(&self, head: &ObjectHead) -> bool {
         let is_same_time = self.mtime.is_some() && Attrs::from_metadata(&head.metadata).mtime == self.mtime;
-        head.size == self.size && (is_same_time || head.etag == ETag::new(&self.etag))
+        let is_same_tag = !self.etag.is_empty() && head.etag == ETag::new(&self.etag);
+        head.size == self.size && (is_same_time || is_same_tag)
     }
 }
 

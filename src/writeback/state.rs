@@ -173,6 +173,8 @@ impl State {
         self.generation += 1;
         self.attrs.mtime = Some(nanos_now());
         self.mtime_is_set = false;
+        // What was written now is wanted, whatever a rename before a crash meant to replace.
+        self.gives_way = None;
     }
 
     /// When the content was last changed, as far as nobody set another time since.

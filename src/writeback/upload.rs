@@ -174,7 +174,24 @@ impl Uploader {
         draft: &Arc<Draft>,
         publish: impl FnOnce(&Uploaded) + Send,
     ) -> Result<Option<Uploaded>, UploadError> {
-        let _gate = self.alone_with(draft).await;
+        let gate = self.alone_with(draft).await;
+        self.upload_with(gate, draft, publish).await
+    }
+
+    /// The same for a rename, whose own upload waits for no other rename: that one may wait for it.
+    ///
+    /// # Errors
+    /// See [`upload`](Self::upload).
+    pub async fn upload_moved(&self, draft: &Arc<Draft>) -> Result<Option<Uploaded>, UploadError> {
+        self.upload_with(draft.gate.write().await, draft, |_| {}).await
+    }
+
+    async fn upload_with(
+        &self,
+        _gate: RwLockWriteGuard<'_, ()>,
+        draft: &Arc<Draft>,
+        publish: impl FnOnce(&Uploaded) + Send,
+    ) -> Result<Option<Uploaded>, UploadError> {
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
         self.removals.settled(&key).await?;

@@ -514,3 +514,45 @@ fn a_crash_in_a_rename_brings_back_nothing_of_what_was_replaced() {
         assert!(bucket.bytes("old").as_ref() == Some(&new), "{operation}");
     }
 }
+
+#[test]
+fn what_is_written_after_a_crash_in_a_rename_is_kept() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    let bucket = backend.bucket();
+    bucket.put("new", "new");
+    let mount = Mount::with(&backend, &bucket, LATER);
+    fs::write(mount.at("old"), b"old").expect("staged");
+    let copied = backend.fault(Fault::new(Action::LateHang).on("CopyObject"));
+    let (from, to) = (mount.at("new"), mount.at("old"));
+    let place = std::thread::scope(|scope| {
+        scope.spawn(move || drop(fs::rename(from, to)));
+        eventually("the copy", || (backend.standin().fault_hits(copied) > 0).then_some(()));
+        mount.kill()
+    });
+    backend.standin().clear_faults();
+    let mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(place).start();
+    mount.sh("echo -n ' and more' >> old");
+    mount.stop();
+    let kept = bucket.own();
+    assert!(kept.values().any(|bytes| bytes == b"old and more"), "{:?}", kept.keys());
+    assert_eq!(kept["old"], b"new");
+}
+
+#[test]
+fn a_rename_that_nobody_knows_the_end_of_loses_neither_file() {
+    let Some(backend) = Backend::standin_only("faults") else { return };
+    let bucket = backend.bucket();
+    bucket.put("from", "from");
+    let mount = Mount::with(&backend, &bucket, &format!("{LATER} --op-timeout 3s"));
+    fs::write(mount.at("to"), b"staged").expect("staged");
+    // The source is deleted, without an answer, and the server cannot be asked.
+    backend.fault(Fault::late_status(500, "InternalError").on("DeleteObject"));
+    backend.fault(Fault::status(500, "InternalError").on("HeadObject"));
+    fs::rename(mount.at("from"), mount.at("to")).expect_err("nobody knows");
+    backend.standin().clear_faults();
+    mount.stop();
+    let kept = bucket.own();
+    for bytes in [&b"from"[..], b"staged"] {
+        assert!(kept.values().any(|kept| kept == bytes), "{:?}", kept.keys());
+    }
+}
