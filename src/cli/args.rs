@@ -149,7 +149,7 @@ pub struct WritingArgs {
     /// Close returns when a file is in the spool; the upload follows
     #[arg(long)]
     pub write_back: bool,
-    /// How long an upload waits for further changes, with --write-back [default: 100ms]; ten times as long if the
+    /// How long an upload waits for further changes, with --write-back [default: 50ms]; ten times as long if the
     /// file was uploaded a moment ago
     #[arg(long, value_name = "TIME")]
     pub write_back_delay: Option<String>,

@@ -195,7 +195,8 @@ impl Uploader {
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
         self.removals.settled(&key).await?;
-        let found = self.check(draft, &key, &state).await?;
+        // What is missing is asked for together with what the key holds: most often both are needed.
+        let (found, ()) = tokio::try_join!(self.check(draft, &key, &state), self.fill_ahead(draft, &state))?;
         let had = match &found {
             Found::Expected(Some(headers)) | Found::Other(headers) => Some(headers),
             _ => state.stored_headers.as_ref(),
@@ -518,6 +519,24 @@ impl Uploader {
         } else {
             Err(UploadError::Conflict(Box::new(head)))
         }
+    }
+
+    /// Fetches what an upload will need first. What cannot be had is asked for again, and reported, when it is needed.
+    async fn fill_ahead(&self, draft: &Draft, state: &State) -> Result<(), UploadError> {
+        let range = match plan(state.shape(), self.part_size) {
+            Plan::Put => Some(0..state.size),
+            Plan::Copy => None,
+            Plan::Parts(parts) => parts.into_iter().find_map(|part| match part {
+                PartSource::Here(range) => Some(range),
+                PartSource::Base(_) => None,
+            }),
+        };
+        if let Some(range) = range
+            && let Err(error) = self.fetch(draft, range).await
+        {
+            tracing::debug!(?error, "what an upload needs could not be fetched ahead");
+        }
+        Ok(())
     }
 
     /// Fetches what is missing of a range.
