@@ -12,6 +12,7 @@ mod faulty;
 mod get;
 mod gotrue;
 mod input;
+mod latency;
 mod limits;
 mod listing;
 mod multipart;
@@ -123,7 +124,7 @@ pub async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let in_flight = shared.log.begin(arrival(&head, &target, part));
     let latency = Duration::from_nanos(shared.latency.load(Ordering::Relaxed));
     if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
+        latency::sleep(latency).await;
     }
     let plan = Plan::of(&shared, &target, part);
     in_flight.faults(plan.len());
