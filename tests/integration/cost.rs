@@ -197,6 +197,21 @@ fn sixteen_files_are_sent_at_once() {
 }
 
 #[test]
+fn what_an_append_needs_is_asked_for_at_once() {
+    let backend = standin_only!("it tells how many requests were in flight");
+    let bucket = backend.bucket();
+    bucket.put("log", "first\n");
+    let mount = mounted(&backend, &bucket, "");
+    backend.standin().clear_log();
+    backend.standin().set_latency(Duration::from_millis(300));
+    let used = spent(&backend, &mount, || drop(mount.sh("echo second >> log")));
+    backend.standin().set_latency(Duration::ZERO);
+    assert_eq!(used, Ops::of([("HeadObject", 1), ("GetObject", 1), ("PutObject", 1)]));
+    assert_eq!(backend.standin().peak_in_flight(), 2, "one after the other");
+    assert_eq!(bucket.bytes("log").as_deref(), Some(b"first\nsecond\n".as_slice()));
+}
+
+#[test]
 fn a_large_file_is_sent_while_it_is_written() {
     let backend = Backend::start();
     let bucket = backend.bucket();
