@@ -141,6 +141,8 @@ impl Fs {
 
     /// Writes what is wanted now. `false`: it was changed meanwhile.
     async fn write_folder(&self, folder: &Arc<Folder>) -> Result<bool, FsError> {
+        // One that moves away is written where it arrives.
+        self.writer()?.uploader.moves().settled(&folder.prefix).await;
         let mut tried = folder.writing.lock().await;
         if !self.folders.lock().get(&*folder.prefix).is_some_and(|other| Arc::ptr_eq(other, folder)) {
             return Ok(true);
@@ -164,14 +166,41 @@ impl Fs {
         Ok(true)
     }
 
+    /// A folder is on its way elsewhere: what is being written below it arrives first.
+    pub(super) async fn finish_folders(&self, prefix: &str) {
+        for folder in self.folders_below(prefix) {
+            drop(folder.writing.lock().await);
+        }
+    }
+
+    /// A folder has moved: what is still to be written below it is written at the new place.
+    pub(super) fn redirect_folders(&self, source: &str, target: &str) -> Result<(), FsError> {
+        for folder in self.folders_below(source) {
+            if !self.forget_folder(&folder) {
+                continue;
+            }
+            let to = format!("{target}{}", &folder.prefix[source.len()..]);
+            let headers = folder.wanted.lock().headers.clone();
+            self.known.moved_directory(&folder.prefix, &to);
+            self.queue_folder(&to, headers, folder.is_new)?;
+            // The new record is safe.
+            folder.record.discard();
+            if folder.is_new {
+                self.show_folder(&to, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn folders_below(&self, prefix: &str) -> Vec<Arc<Folder>> {
+        let folders = self.folders.lock();
+        let below = folders.iter().filter(|(other, _)| other.starts_with(prefix));
+        below.map(|(_, folder)| Arc::clone(folder)).collect()
+    }
+
     /// Before objects are looked for on the server: the placeholders of folders below a prefix, and its own, are there.
     pub(super) async fn settle_folders(&self, prefix: &str) -> Result<(), FsError> {
-        let below: Vec<Arc<Folder>> = {
-            let folders = self.folders.lock();
-            let below = folders.iter().filter(|(other, _)| other.starts_with(prefix));
-            below.map(|(_, folder)| Arc::clone(folder)).collect()
-        };
-        for folder in below {
+        for folder in self.folders_below(prefix) {
             while !self.write_folder(&folder).await? {}
         }
         Ok(())

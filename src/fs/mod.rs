@@ -188,6 +188,19 @@ impl Fs {
         inodes.key(ino).ok_or_else(|| ErrorKind::Stale.into())
     }
 
+    /// The same for who changes a name: of a folder that is being moved, when that has ended. At the old place the
+    /// change would be lost, or bring the folder back.
+    async fn prefix_at_rest(&self, ino: u64) -> Result<String, FsError> {
+        loop {
+            let prefix = self.prefix(ino)?;
+            let moves = self.writer()?.uploader.moves();
+            if !moves.concern(&prefix) {
+                return Ok(prefix);
+            }
+            moves.settled(&prefix).await;
+        }
+    }
+
     fn invalidate(&self, invalidation: Invalidation) {
         // The receiver is gone only while the mount comes down.
         let _unmounting = self.invalidations.send(invalidation);

@@ -54,6 +54,7 @@ impl Fs {
             // An upload under way ends first, so that the listing has it.
             drop(draft.changing().await);
         }
+        self.finish_folders(&source).await;
         let attrs = self.known.directory(&source);
         self.keep_folder(&from.prefix, from.name).await?;
         let (moved, files) = self.move_objects(&source, &target).await?;
@@ -89,7 +90,7 @@ impl Fs {
             self.moved_on_server(file.ino, &file.target, &file.etag);
         }
         self.redirect_below(&source, &target);
-        Ok(())
+        self.redirect_folders(&source, &target)
     }
 
     /// Every object below a prefix, copied and then deleted in batches: at any time each is at the source, the target

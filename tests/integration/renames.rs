@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -241,6 +241,42 @@ fn what_is_saved_while_its_folder_moves_arrives_with_it() {
         assert_eq!(bucket.keys(), ["e/one", "e/two"], "{mode:?}");
         assert_eq!(text(&bucket, "e/one").as_deref(), Some("d/one more"));
         assert_eq!(text(&bucket, "e/two").as_deref(), Some("d/two begun more"));
+    }
+}
+
+#[test]
+fn names_that_change_while_their_folder_moves_arrive_with_it() {
+    let Some(backend) = Backend::standin_only("latency") else { return };
+    for mode in ["", "--write-back --write-back-delay 10ms"] {
+        let bucket = backend.bucket();
+        bucket.put_keys(["d/sub/gone", "d/sub/old"]);
+        let mount = Mount::with(&backend, &bucket, mode);
+        assert_eq!(mount.names("d/sub"), ["gone", "old"]);
+        let copied = backend.fault(Fault::new(Action::LateHang).on("CopyObject"));
+        std::thread::scope(|scope| {
+            let renaming = scope.spawn(|| fs::rename(mount.at("d"), mount.at("e")));
+            eventually("the copies", || (backend.standin().fault_hits(copied) == 2).then_some(()));
+            let changes = [
+                "mkdir d/sub/new",
+                "ln -s there d/sub/link",
+                "rm d/sub/gone",
+                "mv d/sub/old d/sub/young",
+                "chmod 700 d/sub",
+            ];
+            for change in changes {
+                scope.spawn(|| mount.sh(change));
+            }
+            // Time to do it at a place that is about to go.
+            std::thread::sleep(Duration::from_millis(500));
+            backend.standin().clear_fault(copied);
+            renaming.join().expect("no panic").expect("renamed");
+        });
+        assert_eq!(mount.names("e/sub"), ["link", "new", "young"], "{mode:?}");
+        assert_eq!(mount.names(""), ["e"], "{mode:?}");
+        assert_eq!(fs::metadata(mount.at("e/sub")).expect("there").permissions().mode() & 0o777, 0o700);
+        mount.stop();
+        let keys = [".emptyFolderPlaceholder", "link.rclonelink", "new/.emptyFolderPlaceholder", "young"];
+        assert_eq!(bucket.keys(), keys.map(|key| format!("e/sub/{key}")), "{mode:?}");
     }
 }
 
