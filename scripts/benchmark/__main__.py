@@ -100,28 +100,38 @@ class Bench:
 
     def phase(self, load, name, phase, number, mount, bucket, result):
         root = mount.place.mountpoint
+        self.server.clear()
+        before = {} if self.server.counts else mount.counters()
         mount.forget_peak()
         used = mount.used()
-        self.server.clear()
         timed = self.child(name, phase, root, self.data, str(number))
         result["close"] = timed["seconds"]
         if load.writes:
-            self.settle(mount, bucket, timed, used, result)
+            self.settle(mount, bucket, timed, (used, before), result)
         else:
-            self.measure(mount, used, result)
+            self.measure(mount, (used, before), result)
         if self.args.trace:
             os.makedirs(self.args.trace, exist_ok=True)
             file = "-".join(filter(None, [name, phase, mount.tool.name.replace(" ", ""), str(result["rtt"]), str(number)]))
             with open(f"{self.args.trace}/{file}.jsonl", "w", encoding="utf-8") as out:
                 out.writelines(json.dumps(entry) + "\n" for entry in self.server.log())
 
-    def measure(self, mount, used, result):
-        """What was asked, moved and used until now."""
-        stats = self.server.stats()
-        result |= {"cpu": mount.used() - used, "memory": mount.peak(), "requests": stats["requests"],
-                   "peak": stats["peak"], "in": stats["bytes_in"], "out": stats["bytes_out"]}
+    def measure(self, mount, since, result):
+        """What was asked, moved and used until now. Where the server does not count, supafs does, and peers do not."""
+        used, before = since
+        result |= {"cpu": mount.used() - used, "memory": mount.peak()}
+        if self.server.counts:
+            stats = self.server.stats()
+            result |= {"requests": stats["requests"], "peak": stats["peak"], "in": stats["bytes_in"],
+                       "out": stats["bytes_out"]}
+        elif before is not None:
+            now = mount.counters()
+            asked = {name: count - before["requests"][name] for name, count in now["requests"].items()}
+            result |= {"requests": {name: count for name, count in asked.items() if count},
+                       "in": now["bytes_sent"] - before["bytes_sent"],
+                       "out": now["bytes_received"] - before["bytes_received"]}
 
-    def settle(self, mount, bucket, timed, used, result):
+    def settle(self, mount, bucket, timed, since, result):
         """Waits until the bucket holds what the mount shows: then the write is done."""
         def walk():
             return self.child("walk", "", mount.place.mountpoint, "", "0")
@@ -130,7 +140,7 @@ class Bench:
         while True:
             done = self.server.settled(bucket, walk, timed["started"] + timed["seconds"], mount.tool.delay + 1,
                                        max(1, until - time.time()))
-            self.measure(mount, used, result)
+            self.measure(mount, since, result)
             mounted, stored = walk(), shown(self.server.objects(bucket))
             if done and mounted == stored:
                 result["server"] = max(timed["seconds"], done - timed["started"])

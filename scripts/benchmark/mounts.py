@@ -1,5 +1,6 @@
 """supafs and its peers: how each is installed, mounted and unmounted, and what its process has used."""
 
+import json
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ class Place:
     def __init__(self, root):
         self.root = root
         self.mountpoint = f"{root}/mnt"
+        self.status = f"{root}/status"
         shutil.rmtree(root, ignore_errors=True)
         for name in ("mnt", "home", "cache"):
             os.makedirs(f"{root}/{name}")
@@ -45,7 +47,8 @@ def supafs(*options):
     def command(place, server, bucket):
         env = {"SUPABASE_S3_ENDPOINT": server.endpoint, "SUPABASE_S3_ACCESS_KEY_ID": server.key,
                "SUPABASE_S3_SECRET_ACCESS_KEY": server.secret}
-        return [os.environ["SUPAFS"], "mount", bucket, place.mountpoint, "--foreground", *options], env
+        options_of_all = ["--foreground", "--status-file", place.status]
+        return [os.environ["SUPAFS"], "mount", bucket, place.mountpoint, *options_of_all, *options], env
 
     return command
 
@@ -181,6 +184,22 @@ class Mount:
         with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as stat:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def counters(self):
+        """What SIGUSR1 makes supafs write; `None` of a peer."""
+        if not self.tool.ours:
+            return None
+        file = self.place.status
+        if os.path.exists(file):
+            os.unlink(file)
+        self.process.send_signal(signal.SIGUSR1)
+        until = time.time() + 20
+        while not os.path.exists(file):
+            if time.time() > until:
+                raise TimeoutError("the daemon writes no counters")
+            time.sleep(0.01)
+        with open(file, encoding="utf-8") as text:
+            return json.load(text)
 
     def forget_peak(self):
         with open(f"/proc/{self.process.pid}/clear_refs", "w", encoding="ascii") as refs:

@@ -18,7 +18,13 @@ def seconds(value):
 
 
 def amount(count):
+    if count is None:
+        return ""
     return f"{count / 2**20:.1f}" if count < 100 * 2**20 else f"{count / 2**20:.0f}"
+
+
+def whole(count):
+    return "" if count is None else f"{count:.0f}"
 
 
 def progress(result):
@@ -41,12 +47,12 @@ def spread(values):
 
 def median(results, value):
     values = [value(result) for result in results]
-    return statistics.median(values) if values else None
+    return statistics.median(values) if values and None not in values else None
 
 
 def asked(results):
-    """Requests by operation, of the median run."""
-    if not results:
+    """Requests by operation, of the median run; nothing where nobody counted them."""
+    if not all("requests" in result for result in results):
         return ""
     result = sorted(results, key=time_of)[len(results) // 2]
     counts = sorted(result["requests"].items(), key=lambda item: -item[1])
@@ -98,8 +104,8 @@ def rows(results, load, name, phase, title, tools, rtt, notes):
         print(f"| {label} | {spread([time_of(r) for r in those])} | "
               f"{spread([r['close'] for r in those]) if load.writes else ''} | {ratio(times, tools, tool, load)} | "
               f"{goal(load, phase, tool, times[tool.name], rtt)} | {asked(those)} | "
-              f"{median(those, lambda r: r['peak']):.0f} | {amount(median(those, lambda r: r['in']))} | "
-              f"{amount(median(those, lambda r: r['out']))} | {seconds(median(those, lambda r: r['cpu']))} | "
+              f"{whole(median(those, lambda r: r.get('peak')))} | {amount(median(those, lambda r: r.get('in')))} | "
+              f"{amount(median(those, lambda r: r.get('out')))} | {seconds(median(those, lambda r: r['cpu']))} | "
               f"{median(those, lambda r: r['memory']) / 2**20:.0f} |")
 
 

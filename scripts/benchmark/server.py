@@ -120,9 +120,6 @@ class Real:
     def clear(self):
         pass
 
-    def stats(self):
-        return {"requests": {}, "peak": 0, "bytes_in": 0, "bytes_out": 0}
-
     def log(self):
         return []
 

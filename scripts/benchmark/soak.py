@@ -146,33 +146,19 @@ class Watched:
         self.load = Load(self.place.mountpoint, hash(bucket) % 1000, stop)
         self.samples = []
 
-    def counters(self):
-        """What SIGUSR1 writes."""
-        file = f"{self.place.root}/status"
-        if os.path.exists(file):
-            os.unlink(file)
-        os.kill(self.mount.process.pid, signal.SIGUSR1)
-        until = time.time() + 20
-        while not os.path.exists(file):
-            if time.time() > until:
-                raise TimeoutError("the daemon writes no counters")
-            time.sleep(0.02)
-        with open(file, encoding="utf-8") as text:
-            return json.load(text)
-
     def sample(self):
         pid = self.mount.process.pid
         with open(f"/proc/{pid}/status", encoding="ascii") as status:
             fields = dict(line.split(":", 1) for line in status)
         self.samples.append({"rss": int(fields["VmRSS"].split()[0]) * KIB, "threads": int(fields["Threads"]),
-                             "fds": len(os.listdir(f"/proc/{pid}/fd")), "tasks": self.counters()["tasks"]})
+                             "fds": len(os.listdir(f"/proc/{pid}/fd")), "tasks": self.mount.counters()["tasks"]})
 
     def at_rest(self, first=None, limit=90):
         """The sample when nothing is under way any more, and what was there at `first` has come down to that: threads
         that wait for work, and connections, stay for a while."""
         until = time.time() + limit
         while True:
-            counters = self.counters()
+            counters = self.mount.counters()
             busy = {name: counters[name] for name in ("open_handles", "drafts", "waiting", "spool_bytes")
                     if counters[name]}
             self.sample()
@@ -226,15 +212,9 @@ def run(minutes, folder, server):
     problems = []
     stop = threading.Event()
 
-    def command(*options):
-        def with_status(place, server, bucket):
-            more = ("--status-file", f"{place.root}/status", "--cache-memory", "64MiB", *options)
-            return mounts.supafs(*more)(place, server, bucket)
-
-        return with_status
-
-    tools = [mounts.Tool("supafs", command(), ours=True),
-             mounts.Tool("supafs --write-back", command("--write-back"), waits=False, ours=True)]
+    small = ("--cache-memory", "64MiB")
+    tools = [mounts.Tool("supafs", mounts.supafs(*small), ours=True),
+             mounts.Tool("supafs --write-back", mounts.supafs(*small, "--write-back"), waits=False, ours=True)]
     all_watched = [Watched(tool, server, f"soak{number}", folder, stop) for number, tool in enumerate(tools)]
     try:
         server.latency(5)

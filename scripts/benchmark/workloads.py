@@ -219,7 +219,9 @@ WORKLOADS = {
         "overwrite 4 KiB inside 64 MiB", [("", overwrite, None)],
         [objects("file.bin", 64 * MIB)], writes=True, reach={"": {"default": 0.2, "write-back": 0.2}}),
     "rename": Workload(
-        "rename of 64 MiB", [("", rename("file.bin", "renamed.bin"), None)],
+        "rename of 64 MiB",
+        [("", rename("file.bin", "renamed.bin"), None),
+         ("back", rename("renamed.bin", "file.bin"), "renamed back, both names known")],
         [objects("file.bin", 64 * MIB)], writes=True, reach={"": {"default": 0.06, "write-back": 0.06}}),
     "renamedir": Workload(
         "rename of a folder of 100 files", [("", rename("folder", "renamed"), None)],
