@@ -67,8 +67,26 @@ def best_peer(times, tools, tool, writes):
     return min((times[other.name] for other in peers), default=None)
 
 
+def overview(results, names, tools, rtt):
+    """Medians side by side, and what supafs takes of the time of the best peer of its class."""
+    ours = [tool for tool in tools if tool.ours]
+    peers = [tool for tool in tools if not tool.ours]
+    heads = [tool.name for tool in tools] + [f"{tool.name} : best peer" for tool in ours if peers]
+    print(f"| workload, s | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+    for name in names:
+        load = WORKLOADS[name]
+        for phase, _, title in load.phases:
+            _, times = sorted_out(results, tools, name, phase, rtt)
+            # Without writes the modes are the same.
+            cells = [seconds(times[tool.name]) or ("" if tool.mode == "write-back" else "failed") for tool in tools]
+            cells += [ratio(times, tools, tool, load) for tool in ours if peers]
+            print(f"| {title or load.title} | {' | '.join(cells)} |")
+    print()
+
+
 def table(results, names, tools, rtt, real):
     print("## On a real stack\n" if real else f"## {rtt} ms\n")
+    overview(results, names, tools, rtt)
     print("| workload | tool | time, s | close, s | to best peer | reach | requests | peak | MiB in | MiB out | CPU, s | "
           "memory, MiB |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     notes = []
@@ -82,15 +100,20 @@ def table(results, names, tools, rtt, real):
     print()
 
 
-def rows(results, load, name, phase, title, tools, rtt, notes):
+def sorted_out(results, tools, name, phase, rtt, notes=None):
+    """The runs of a phase that went well, and their median time, by tool."""
     of = {tool.name: [] for tool in tools}
     for result in results:
         if (result["workload"], result["phase"], result["rtt"]) == (name, phase, rtt):
-            if "error" in result:
-                notes.append(f"{name}, {result['tool']}: {result['error']}")
-            else:
+            if "error" not in result:
                 of[result["tool"]].append(result)
-    times = {tool: median(those, time_of) for tool, those in of.items()}
+            elif notes is not None:
+                notes.append(f"{name}, {result['tool']}: {result['error']}")
+    return of, {tool: median(those, time_of) for tool, those in of.items()}
+
+
+def rows(results, load, name, phase, title, tools, rtt, notes):
+    of, times = sorted_out(results, tools, name, phase, rtt, notes)
     for tool in tools:
         if not load.writes and tool.mode == "write-back":
             continue
@@ -110,7 +133,7 @@ def rows(results, load, name, phase, title, tools, rtt, notes):
 
 
 def ratio(times, tools, tool, load):
-    if not tool.ours:
+    if not tool.ours or times[tool.name] is None:
         return ""
     best = best_peer(times, tools, tool, load.writes)
     return "" if best is None else f"{times[tool.name] / best:.2f}"
