@@ -72,8 +72,8 @@ pub enum OnConflict {
 pub struct Writing {
     /// `close()` returns when the file is in the spool, and the upload follows.
     pub write_back: bool,
-    /// How long an upload waits for further changes of the file.
-    pub delay: Duration,
+    /// How long an upload waits for further changes of the file; `None`: as the server is far.
+    pub delay: Option<Duration>,
     /// What is in the spool is safe from a loss of power.
     pub spool_sync: bool,
     /// `fsync()` waits for the spool only.

@@ -149,8 +149,8 @@ pub struct WritingArgs {
     /// Close returns when a file is in the spool; the upload follows
     #[arg(long)]
     pub write_back: bool,
-    /// How long an upload waits for further changes, with --write-back [default: 50ms]; each change puts it off
-    /// anew, by ten times that in all
+    /// How long an upload waits for further changes, with --write-back [default: 2.5 round trips, 5ms to
+    /// 50ms]; each change puts it off anew, by ten times that in all
     #[arg(long, value_name = "TIME")]
     pub write_back_delay: Option<String>,
     /// With --write-back, what close acknowledged is safe from a loss of power, too

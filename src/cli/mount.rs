@@ -204,7 +204,7 @@ fn writing(settings: &Settings) -> Result<Writing, CliError> {
     };
     Ok(Writing {
         write_back: settings.parsed(Setting::WriteBack, false, units::boolean)?,
-        delay: settings.parsed(Setting::WriteBackDelay, Duration::from_millis(50), units::duration)?,
+        delay: settings.parsed(Setting::WriteBackDelay, None, |text| units::duration(text).map(Some))?,
         spool_sync: settings.parsed(Setting::SpoolSync, false, units::boolean)?,
         fsync_local: settings.parsed(Setting::Fsync, false, fsync_local)?,
         spool_dir: spool_dir(settings)?,

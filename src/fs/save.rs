@@ -18,7 +18,8 @@ use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
 use crate::writeback::{
-    Draft, Ends, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final, nanos_now,
+    Delay, Draft, Ends, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final,
+    nanos_now,
 };
 
 /// What a mount that may write has.
@@ -41,8 +42,12 @@ impl Writer {
         };
         let overwrites = options.on_conflict == OnConflict::Overwrite;
         // Without --write-back only attributes are queued, for a moment, so that several become one change.
-        let delay = if options.write_back { options.delay } else { SETTLE };
-        let removals = Removals::new(Arc::clone(store), delay);
+        let delay = match options.delay {
+            _ if !options.write_back => Delay::Fixed(SETTLE),
+            Some(delay) => Delay::Fixed(delay),
+            None => Delay::Measured(Arc::clone(store)),
+        };
+        let removals = Removals::new(Arc::clone(store), delay.clone());
         let contents = Arc::new(Cached(fetcher));
         let ends = Ends { store: Arc::clone(store), spool: Arc::clone(&spool), contents };
         Self {
@@ -62,7 +67,7 @@ impl Writer {
 }
 
 /// How long attributes wait for others that are set with them.
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE: Duration = Duration::from_millis(150);
 
 /// A draft in the queue.
 struct Save {

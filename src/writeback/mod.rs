@@ -4,6 +4,7 @@
 //! it, [`Queue`] does so behind the writer's back, [`Removals`] deletes behind it, [`Spool`] keeps data and [`Record`]s
 //! through a crash.
 
+mod delay;
 mod draft;
 mod fingerprint;
 mod moves;
@@ -17,6 +18,7 @@ mod state;
 mod stream;
 mod upload;
 
+pub use delay::Delay;
 pub use draft::{Draft, Piece};
 pub use moves::{Moves, Moving};
 pub use plan::{MIN_PART, Plan, plan};

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::delay::Delay;
+
 /// Attempts before a job counts as failed: some twenty minutes with the pauses below.
 const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -48,7 +50,7 @@ pub trait Job: Send + Sync {
 }
 
 struct Inner {
-    delay: Duration,
+    delay: Delay,
     due: Mutex<HashMap<String, Due>>,
     length: watch::Sender<usize>,
     hurry: watch::Sender<bool>,
@@ -61,7 +63,7 @@ pub struct Queue(Arc<Inner>);
 impl Queue {
     /// A queue that waits for `delay` before it begins with a job.
     #[must_use]
-    pub fn new(delay: Duration) -> Self {
+    pub fn new(delay: Delay) -> Self {
         Self(Arc::new(Inner {
             delay,
             due: Mutex::default(),
@@ -88,12 +90,12 @@ impl Queue {
     /// Queues a job, to wait for so many delays; one that waits already waits anew.
     pub fn push(&self, id: &str, delays: f64, job: Arc<dyn Job>) {
         let inner = Arc::clone(&self.0);
-        let now = Instant::now();
+        let (now, delay) = (Instant::now(), inner.delay.now());
         let mut due = inner.due.lock();
         // What is due is being uploaded, and waits for the next time.
         let waiting = due.get(id).filter(|queued| queued.at > now);
-        let latest = waiting.map_or(now + inner.delay * PATIENCE, |queued| queued.latest);
-        let mut at = (now + inner.delay.mul_f64(delays)).min(latest);
+        let latest = waiting.map_or(now + delay * PATIENCE, |queued| queued.latest);
+        let mut at = (now + delay.mul_f64(delays)).min(latest);
         if due.get(id).is_some_and(|queued| queued.at == at) {
             // By its time it is known that a job was queued again.
             at += Duration::from_nanos(1);
@@ -141,7 +143,7 @@ impl Inner {
                 }
                 Outcome::Changed => {
                     attempts = 0;
-                    self.delay
+                    self.delay.now()
                 }
                 Outcome::Retry => {
                     attempts += 1;
@@ -154,7 +156,7 @@ impl Inner {
                 }
             };
             let at = Instant::now() + pause;
-            self.due.lock().insert(id.clone(), Due { at, latest: at + self.delay * PATIENCE });
+            self.due.lock().insert(id.clone(), Due { at, latest: at + self.delay.now() * PATIENCE });
         };
         job.ended(failed);
         let left = self.due.lock().len();
@@ -179,8 +181,11 @@ impl Inner {
             let queued = self.due.lock().get(id).map_or_else(Instant::now, |due| due.at);
             let is_draining = *hurry.borrow_and_update();
             // The last moments are for those that were never tried; a pause after a failure is cut to a second.
-            let due =
-                if is_draining { queued.min(Instant::now() + FIRST_PAUSE.min(self.delay)) } else { queued };
+            let due = if is_draining {
+                queued.min(Instant::now() + FIRST_PAUSE.min(self.delay.now()))
+            } else {
+                queued
+            };
             if due <= Instant::now() {
                 return queued;
             }
@@ -215,7 +220,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_saved_all_the_time_is_uploaded_now_and_then() {
-        let queue = Queue::new(DELAY);
+        let queue = Queue::new(Delay::Fixed(DELAY));
         let job = Arc::new(Counted::default());
         for _ in 0..100 {
             queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
@@ -228,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn saves_in_a_row_are_one_upload() {
-        let queue = Queue::new(DELAY);
+        let queue = Queue::new(Delay::Fixed(DELAY));
         let job = Arc::new(Counted::default());
         for _ in 0..5 {
             queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::delay::Delay;
 use super::spool::Note;
 use super::upload::is_final;
 use crate::name;
@@ -58,7 +59,7 @@ struct State {
 
 struct Inner {
     store: Arc<dyn ObjectStore>,
-    delay: Duration,
+    delay: Delay,
     state: Mutex<State>,
     wake: Notify,
     /// Counts attempts that ended.
@@ -94,7 +95,7 @@ impl State {
 impl Removals {
     /// A queue that gathers for `delay`.
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, delay: Duration) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, delay: Delay) -> Self {
         Self(Arc::new(Inner {
             store,
             delay,
@@ -226,7 +227,7 @@ impl Inner {
         let pause = match failures {
             Some(count) => (FIRST_PAUSE * 2u32.pow(count.min(9))).min(MAX_PAUSE),
             None if hurries => return,
-            None => self.delay,
+            None => self.delay.now(),
         };
         let until = Instant::now() + pause;
         let soonest = Instant::now() + if failures.is_some() { FIRST_PAUSE } else { Duration::ZERO };

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::store::{GetBody, ListPage, ListRequest};
-use crate::writeback::{Owner, SpoolOptions, nanos_now};
+use crate::writeback::{Delay, Owner, SpoolOptions, nanos_now};
 
 /// Takes whole objects.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ async fn what_was_uploaded_is_published_before_the_draft_may_be_dropped() {
     let options = SpoolOptions { capacity: 1 << 20, sync: false };
     let (spool, _) = Spool::open(dir.path(), options, Owner::default()).expect("a spool");
     let store: Arc<dyn ObjectStore> = Arc::new(Puts);
-    let removals = Removals::new(Arc::clone(&store), Duration::ZERO);
+    let removals = Removals::new(Arc::clone(&store), Delay::Fixed(Duration::ZERO));
     let defaults = Arc::new(|_: &str| ObjectHeaders::default());
     let ends = Ends { store, spool: Arc::clone(&spool), contents: Arc::new(Nothing) };
     let uploader = Uploader::new(ends, 5 << 20, false, defaults, removals);
