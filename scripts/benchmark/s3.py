@@ -55,13 +55,18 @@ class Client:
         self.request("PUT", f"/{bucket}", ok=(200, 409))
 
     def list(self, bucket):
-        """Sizes by key. Without a delimiter, so that the server's pages are whole."""
+        """Sizes by key."""
+        return {key: size for key, (size, *_) in self.versions(bucket).items()}
+
+    def versions(self, bucket):
+        """Size, tag and time by key. Without a delimiter, so that the server's pages are whole."""
         found, query = {}, {"list-type": "2"}
         while True:
             text = self.request("GET", f"/{bucket}", query)[0].decode()
             for item in re.findall(r"<Contents>(.*?)</Contents>", text, re.S):
                 key = unescape(re.search(r"<Key>(.*?)</Key>", item, re.S)[1])
-                found[key] = int(re.search(r"<Size>(\d+)</Size>", item)[1])
+                tag, modified = (re.search(rf"<{name}>(.*?)</{name}>", item)[1] for name in ("ETag", "LastModified"))
+                found[key] = int(re.search(r"<Size>(\d+)</Size>", item)[1]), tag, modified
             token = re.search(r"<NextContinuationToken>(.*?)</NextContinuationToken>", text)
             if not token:
                 return found

@@ -123,18 +123,19 @@ class Real:
     def log(self):
         return []
 
-    def settled(self, bucket, walk, since, _quiet, limit):
-        """Waits until the bucket holds what the mount shows; when it did at the latest. What was there at the first look
-        counts as done when the work was: to look takes longer than most of it."""
-        wanted, first = walk(), True
-        until = time.time() + limit
+    def settled(self, bucket, walk, since, quiet, limit):
+        """Waits until the bucket holds what the mount shows, and nothing in it has changed for `quiet` seconds; when it
+        last changed. What was there at the first look, which is as soon as the work is done, counts as done then."""
+        until, changed = time.time() + limit, since
+        before, wanted = self.client.versions(bucket), walk()
         while time.time() < until:
-            asked = time.time()
-            if shown(self.objects(bucket)) == wanted:
-                return since if first else asked
-            first = False
+            asked, now = time.time(), self.client.versions(bucket)
+            if now != before:
+                before, changed = now, asked
+            if asked - changed > quiet and shown({key: size for key, (size, *_) in now.items()}) == wanted:
+                return changed
             time.sleep(0.05)
-        raise TimeoutError(f"the bucket differs from the mount after {limit} s")
+        raise TimeoutError(f"the bucket differs from the mount, or changes, after {limit:.0f} s")
 
     def close(self):
         pass

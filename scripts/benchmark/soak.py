@@ -1,10 +1,8 @@
 """scripts/soak: mixed load with faults for a long time, and what is left of it at rest."""
 
 import hashlib
-import json
 import os
 import random
-import signal
 import statistics
 import subprocess
 import sys

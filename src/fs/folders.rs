@@ -141,9 +141,17 @@ impl Fs {
 
     /// Writes what is wanted now. `false`: it was changed meanwhile.
     async fn write_folder(&self, folder: &Arc<Folder>) -> Result<bool, FsError> {
-        // One that moves away is written where it arrives.
-        self.writer()?.uploader.moves().settled(&folder.prefix).await;
-        let mut tried = folder.writing.lock().await;
+        let moves = self.writer()?.uploader.moves();
+        let mut tried = loop {
+            let tried = folder.writing.lock().await;
+            // One that moves away is written where it arrives. With the lock held: a rename that began before waits
+            // for it, or is seen here.
+            if !moves.concern(&folder.prefix) {
+                break tried;
+            }
+            drop(tried);
+            moves.settled(&folder.prefix).await;
+        };
         if !self.folders.lock().get(&*folder.prefix).is_some_and(|other| Arc::ptr_eq(other, folder)) {
             return Ok(true);
         }
@@ -174,7 +182,7 @@ impl Fs {
     }
 
     /// A folder has moved: what is still to be written below it is written at the new place.
-    pub(super) fn redirect_folders(&self, source: &str, target: &str) -> Result<(), FsError> {
+    pub(super) fn redirect_folders(&self, source: &str, target: &str) {
         for folder in self.folders_below(source) {
             if !self.forget_folder(&folder) {
                 continue;
@@ -182,14 +190,14 @@ impl Fs {
             let to = format!("{target}{}", &folder.prefix[source.len()..]);
             let headers = folder.wanted.lock().headers.clone();
             self.known.moved_directory(&folder.prefix, &to);
-            self.queue_folder(&to, headers, folder.is_new)?;
-            // The new record is safe.
-            folder.record.discard();
-            if folder.is_new {
+            if let Err(error) = self.queue_folder(&to, headers, folder.is_new) {
+                tracing::error!(folder = to, %error, "what was set on a folder that moved is not in the bucket; set it again");
+            } else if folder.is_new {
                 self.show_folder(&to, true);
             }
+            // The new record is safe; the old one would bring the old folder back.
+            folder.record.discard();
         }
-        Ok(())
     }
 
     fn folders_below(&self, prefix: &str) -> Vec<Arc<Folder>> {

@@ -188,16 +188,20 @@ impl Fs {
         inodes.key(ino).ok_or_else(|| ErrorKind::Stale.into())
     }
 
-    /// The same for who changes a name: of a folder that is being moved, when that has ended. At the old place the
+    /// The same for who changes a name: of folders that are being moved, when that has ended. At the old place the
     /// change would be lost, or bring the folder back.
-    async fn prefix_at_rest(&self, ino: u64) -> Result<String, FsError> {
+    async fn prefixes_at_rest<const N: usize>(&self, inodes: [u64; N]) -> Result<[String; N], FsError> {
+        let moves = self.writer()?.uploader.moves();
         loop {
-            let prefix = self.prefix(ino)?;
-            let moves = self.writer()?.uploader.moves();
-            if !moves.concern(&prefix) {
-                return Ok(prefix);
+            let mut prefixes = [const { String::new() }; N];
+            for (prefix, ino) in prefixes.iter_mut().zip(inodes) {
+                *prefix = self.prefix(ino)?;
             }
-            moves.settled(&prefix).await;
+            // While one is waited for, another may move.
+            let Some(moving) = prefixes.iter().find(|prefix| moves.concern(prefix)) else {
+                return Ok(prefixes);
+            };
+            moves.settled(moving).await;
         }
     }
 

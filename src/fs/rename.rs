@@ -79,8 +79,9 @@ impl Fs {
         no_replace: bool,
     ) -> Result<(), FsError> {
         let component = self.new_component(new_name)?;
-        let from = End { parent, prefix: self.prefix_at_rest(parent).await?, name };
-        let to = End { parent: new_parent, prefix: self.prefix_at_rest(new_parent).await?, name: new_name };
+        let [prefix, new_prefix] = self.prefixes_at_rest([parent, new_parent]).await?;
+        let from = End { parent, prefix, name };
+        let to = End { parent: new_parent, prefix: new_prefix, name: new_name };
         self.may_create(&from.prefix)?;
         self.may_create(&to.prefix)?;
         if parent == new_parent && name == new_name {

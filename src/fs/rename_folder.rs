@@ -90,7 +90,8 @@ impl Fs {
             self.moved_on_server(file.ino, &file.target, &file.etag);
         }
         self.redirect_below(&source, &target);
-        self.redirect_folders(&source, &target)
+        self.redirect_folders(&source, &target);
+        Ok(())
     }
 
     /// Every object below a prefix, copied and then deleted in batches: at any time each is at the source, the target

@@ -19,6 +19,9 @@ const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_mins(5);
 
+/// What could not be saved because it is being changed is looked at again after this at the earliest.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A file that is saved again before its upload waits anew, but at most so many times the delay.
 const PATIENCE: u32 = 10;
 
@@ -143,7 +146,7 @@ impl Inner {
                 }
                 Outcome::Changed => {
                     attempts = 0;
-                    self.delay.now()
+                    self.delay.now().max(LOOK_AGAIN)
                 }
                 Outcome::Retry => {
                     attempts += 1;
@@ -229,6 +232,28 @@ mod tests {
         tokio::time::sleep(DELAY * 2).await;
         let uploads = job.0.load(Ordering::Relaxed);
         assert!((4..=6).contains(&uploads), "{uploads} uploads in fifty delays");
+    }
+
+    /// Counts, and is being written for a second.
+    struct Busy(AtomicU32, Instant);
+
+    #[async_trait]
+    impl Job for Busy {
+        async fn attempt(&self) -> Outcome {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            if self.1.elapsed() < Duration::from_secs(1) { Outcome::Changed } else { Outcome::Done }
+        }
+
+        fn ended(&self, _failed: bool) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_being_written_is_not_looked_at_all_the_time() {
+        let queue = Queue::new(Delay::Fixed(Duration::from_millis(5)));
+        let job = Arc::new(Busy(AtomicU32::new(0), Instant::now()));
+        queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((job.0.load(Ordering::Relaxed), queue.len()), (11, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -196,7 +196,11 @@ impl Uploader {
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
         self.removals.settled(&key).await?;
         // What is missing is asked for together with what the key holds: most often both are needed.
-        let (found, ()) = tokio::try_join!(self.check(draft, &key, &state), self.fill_ahead(draft, &state))?;
+        let filling = async { Ok(self.fill_first(draft, &state).await) };
+        let (found, filled) = tokio::try_join!(self.check(draft, &key, &state), filling)?;
+        if !matches!(found, Found::Ours(_)) {
+            filled?;
+        }
         let had = match &found {
             Found::Expected(Some(headers)) | Found::Other(headers) => Some(headers),
             _ => state.stored_headers.as_ref(),
@@ -521,8 +525,8 @@ impl Uploader {
         }
     }
 
-    /// Fetches what an upload will need first. What cannot be had is asked for again, and reported, when it is needed.
-    async fn fill_ahead(&self, draft: &Draft, state: &State) -> Result<(), UploadError> {
+    /// Fetches what an upload will need first.
+    async fn fill_first(&self, draft: &Draft, state: &State) -> Result<(), UploadError> {
         let range = match plan(state.shape(), self.part_size) {
             Plan::Put => Some(0..state.size),
             Plan::Copy => None,
@@ -531,12 +535,10 @@ impl Uploader {
                 PartSource::Base(_) => None,
             }),
         };
-        if let Some(range) = range
-            && let Err(error) = self.fetch(draft, range).await
-        {
-            tracing::debug!(?error, "what an upload needs could not be fetched ahead");
+        match range {
+            Some(range) => self.fetch(draft, range).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Fetches what is missing of a range.

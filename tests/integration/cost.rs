@@ -9,7 +9,7 @@ use crate::common::{Backend, Bucket, Mount, MountOptions, Ops, body, eventually,
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
 use nix::sys::time::TimeSpec;
-use supafs_standin::{LogEntry, synthetic_bytes};
+use supafs_standin::{Fault, LogEntry, synthetic_bytes};
 
 const MIB: u64 = 1 << 20;
 
@@ -209,6 +209,23 @@ fn what_an_append_needs_is_asked_for_at_once() {
     assert_eq!(used, Ops::of([("HeadObject", 1), ("GetObject", 1), ("PutObject", 1)]));
     assert_eq!(backend.standin().peak_in_flight(), 2, "one after the other");
     assert_eq!(bucket.bytes("log").as_deref(), Some(b"first\nsecond\n".as_slice()));
+}
+
+#[test]
+fn what_an_append_needs_and_cannot_have_is_asked_for_once() {
+    let backend = standin_only!("the server refuses");
+    let bucket = backend.bucket();
+    bucket.put("log", "first\n");
+    let mount = mounted(&backend, &bucket, "");
+    backend.fault(Fault::status(403, "AccessDenied").on("GetObject"));
+    let mut file = OpenOptions::new().append(true).open(mount.at("log")).expect("open");
+    let used = spent(&backend, &mount, || {
+        file.write_all(b"second\n").expect("into the spool");
+        let error = file.sync_all().expect_err("there is nothing to append to");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    });
+    assert_eq!((used.get("GetObject"), used.get("PutObject")), (1, 0), "{used:?}");
+    assert_eq!(bucket.bytes("log").as_deref(), Some(b"first\n".as_slice()));
 }
 
 #[test]

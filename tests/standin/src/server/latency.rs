@@ -2,7 +2,7 @@
 //! trip of 20 ms into one of 21 to 22: a thread waits instead, for the earliest of all.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -17,19 +17,15 @@ struct Sleepers {
 
 pub async fn sleep(duration: Duration) {
     let (wake, woken) = oneshot::channel();
-    sleepers().add(Instant::now() + duration, wake);
+    SLEEPERS.add(Instant::now() + duration, wake);
     let _always = woken.await;
 }
 
-fn sleepers() -> &'static Sleepers {
-    static SLEEPERS: OnceLock<Sleepers> = OnceLock::new();
-    static THREAD: OnceLock<()> = OnceLock::new();
-    let sleepers = SLEEPERS.get_or_init(Sleepers::default);
-    THREAD.get_or_init(|| {
-        std::thread::spawn(|| sleepers.wake_in_time());
-    });
+static SLEEPERS: LazyLock<&Sleepers> = LazyLock::new(|| {
+    let sleepers: &Sleepers = Box::leak(Box::default());
+    std::thread::spawn(|| sleepers.wake_in_time());
     sleepers
-}
+});
 
 impl Sleepers {
     fn add(&self, end: Instant, wake: oneshot::Sender<()>) {
