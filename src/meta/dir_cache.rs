@@ -1,7 +1,8 @@
 //! The directory cache: an LRU of listings and of single lookups, each believed for its time to live.
 //!
 //! A lookup is answered, in this order, by a fresh listing (also that a name is absent), by a fresh lookup of the
-//! same name, or by the server: two requests at once for one name, or one listing where that is cheaper.
+//! same name, or by the server: one request for the name, with the first one in a directory a short listing of it, or
+//! a whole listing where that is cheaper.
 //!
 //! Lock rank: `dirs` comes after the inode table and is never held across an await.
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::fill;
 use super::overlay::Overlay;
+use super::probe::{self, Probed};
 use super::walk::{self, Walks};
 use super::{Entry, Kind, Listing};
 use crate::budget::Budget;
@@ -23,7 +25,7 @@ use crate::config::Tuning;
 use crate::name;
 use crate::single_flight::SingleFlight;
 use crate::stats::Stats;
-use crate::store::{ListRequest, ListedObject, ObjectStore, StoreError};
+use crate::store::{ObjectStore, StoreError};
 
 /// After this many single lookups in a directory of unknown size, its listing is cheaper than the next ones.
 const LOOKUPS_BEFORE_LISTING: usize = 3;
@@ -64,6 +66,8 @@ struct Directory {
     last_lookup: Option<Instant>,
     /// What the last listing held, at least.
     known_len: Option<usize>,
+    /// Whether it was looked whether it is a small one.
+    was_glanced_at: bool,
     /// The sub-folder that was last listed, how many were so in order, and when.
     last_folder: Option<(Box<str>, usize, Instant)>,
     /// Walks through it that were in vain: each doubles what it takes to begin another.
@@ -85,7 +89,7 @@ impl Directory {
         self.last_lookup = Some(Instant::now());
         self.lookups_in_a_row += 1;
         match self.known_len {
-            // One page costs less than the two requests of a lookup.
+            // One page tells what the next lookups ask for, too.
             Some(len) if len < PAGE => true,
             // It would drive out everything else.
             Some(len) if len >= max_len => false,
@@ -99,7 +103,11 @@ impl Directory {
         if let Some(listing) = self.listing.as_ref().filter(is_valid) {
             return Some(Arc::clone(listing));
         }
-        self.growing.upgrade().filter(|listing| self.is_since(listing.begun()))
+        // It may be complete, and not put away yet.
+        let counts = |listing: &Arc<Listing>| {
+            self.is_since(listing.begun()) && (!listing.is_complete() || is_valid(&listing))
+        };
+        self.growing.upgrade().filter(counts)
     }
 
     /// Notes that a sub-folder is listed. `true`: several were, in order and one soon after the other.
@@ -164,6 +172,9 @@ impl DirCache {
     pub async fn lookup(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
         let mut answer = self.ask(prefix, name).await?;
         answer.entry = self.changed_since(prefix, name, answer.asked, answer.entry);
+        if answer.entry.is_none() {
+            answer.entry = self.folder_being_written(prefix, name);
+        }
         Ok(answer)
     }
 
@@ -176,13 +187,18 @@ impl DirCache {
         if let Some((entry, valid)) = inner.overlay.get(prefix, name) {
             return Ok(Lookup { entry, valid, asked: now });
         }
-        let list_first = match inner.remembered(prefix, name) {
+        let (list_first, glance) = match inner.remembered(prefix, name) {
             Remembered::Answer(answer) => return Ok(answer),
-            Remembered::Nothing { list_first } => list_first,
+            Remembered::Nothing { list_first, glance } => (list_first, glance),
         };
         let must_list = name::needs_listing(name) || inner.store.is_listed_only(prefix);
         if !(list_first || must_list) {
-            return self.probe(prefix, name).await;
+            let glance = async {
+                if glance {
+                    inner.glance(prefix).await;
+                }
+            };
+            return futures::join!(self.probe(prefix, name), glance).0;
         }
         let mut listing = self.listing_for(prefix, inner.ttl, must_list);
         match listing.begins().await {
@@ -319,6 +335,29 @@ impl DirCache {
         self.0.overlay.since(prefix, name, asked).unwrap_or(found)
     }
 
+    /// A folder that others have emptied, with something in it that is still to be uploaded.
+    fn folder_being_written(&self, prefix: &str, name: &[u8]) -> Option<Entry> {
+        let component = name::to_component(name)?;
+        let is_shown = self.0.overlay.has_pinned_below(&format!("{prefix}{component}/"));
+        is_shown.then(|| folder(&component))
+    }
+
+    /// What was changed here and is missing in a directory's listing that was asked for at this time, by name, with
+    /// the folders that others have emptied, but for what is still to be uploaded.
+    #[must_use]
+    pub fn changes_to_show(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        let mut changes = self.changes(prefix, asked);
+        for component in self.0.overlay.folders_with_pinned(prefix) {
+            let folder = folder(&component);
+            match changes.binary_search_by(|(name, _)| (**name).cmp(&*folder.name)) {
+                Ok(at) if changes[at].1.is_none() => changes[at].1 = Some(folder),
+                Ok(_) => {}
+                Err(at) => changes.insert(at, (folder.name.clone(), Some(folder))),
+            }
+        }
+        changes
+    }
+
     /// What was changed here and may be missing in what is asked for at this time, by name.
     #[must_use]
     pub fn changes(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
@@ -422,7 +461,7 @@ impl DirCache {
         let component = String::from_utf8_lossy(name);
         let key = format!("{prefix}{component}");
         let store = Arc::clone(&self.0.store);
-        let (kind, asked) = self.0.probes.run(key.clone(), move || probe(store, key)).await?;
+        let (kind, asked) = self.0.probes.run(key.clone(), move || probe::probe(store, key)).await?;
         let entry = kind.map(|kind| {
             let is_link = matches!(kind, Kind::Link(_));
             let component = is_link.then(|| format!("{component}{}", name::LINK_SUFFIX).into_boxed_str());
@@ -434,35 +473,18 @@ impl DirCache {
     }
 }
 
-/// What a probe found, and when it asked.
-type Probed = Result<(Option<Kind>, Instant), StoreError>;
-
-/// What the server has under this key: a folder, else an object, else a symbolic link, else nothing.
-async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
-    let asked = Instant::now();
-    let first = |prefix: String| ListRequest { prefix, limit: 1, ..ListRequest::default() };
-    // The object is listed, not asked for by HEAD: a listing's times are in milliseconds, HEAD's in seconds,
-    // and a file must not change its time with the way it was found. It is the first key with its own prefix.
-    let link_key = format!("{key}{}", name::LINK_SUFFIX);
-    let (object, folder, link) = (first(key.clone()), first(format!("{key}/")), first(link_key.clone()));
-    let (object, folder, link) = futures::join!(store.list(&object), store.list(&folder), store.list(&link));
-    if !folder?.objects.is_empty() {
-        return Ok((Some(Kind::Directory), asked));
-    }
-    let is = |key: String| move |object: &ListedObject| object.key == key;
-    let file = object?.objects.into_iter().next().filter(is(key));
-    if let Some(file) = file {
-        return Ok((Some(Kind::File(file.into())), asked));
-    }
-    let link = link?.objects.into_iter().next().filter(is(link_key));
-    Ok((link.map(|link| Kind::Link(link.into())), asked))
+fn folder(component: &str) -> Entry {
+    let name = name::from_component(component);
+    let component = (component.as_bytes() != &*name).then(|| component.into());
+    Entry { name: name.into(), component, kind: Kind::Directory }
 }
 
 enum Remembered {
     Answer(Lookup),
-    /// `list_first`: a listing of the directory is the cheaper way to find out.
+    /// `list_first`: a listing of the directory is the cheaper way to find out. `glance`: it may be a small one.
     Nothing {
         list_first: bool,
+        glance: bool,
     },
 }
 
@@ -488,7 +510,18 @@ impl Inner {
         }
         // Where only the absence has become too old, a probe is cheaper than listing all again.
         let list_first = directory.prefers_listing(self.ttl, self.max_weight.max(PAGE)) && !listing_holds;
-        Remembered::Nothing { list_first }
+        let is_unknown = directory.known_len.is_none() && directory.growing.strong_count() == 0;
+        let glance =
+            is_unknown && !self.ttl.is_zero() && !std::mem::replace(&mut directory.was_glanced_at, true);
+        Remembered::Nothing { list_first, glance }
+    }
+
+    /// Keeps the listing of a directory if it is a small one.
+    async fn glance(&self, prefix: &str) {
+        if let Some((listing, unshowable)) = probe::glance(&*self.store, prefix).await {
+            fill::report_unshowable(&self.stats, &unshowable);
+            self.keep(prefix, Arc::new(listing));
+        }
     }
 
     fn remember(&self, prefix: &str, name: &[u8], entry: Option<Entry>, asked: Instant) {

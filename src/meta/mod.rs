@@ -9,6 +9,7 @@ mod listing;
 mod memory;
 mod overlay;
 mod pages;
+mod probe;
 mod spread;
 mod walk;
 

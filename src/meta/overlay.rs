@@ -6,7 +6,8 @@
 //!
 //! Lock rank: leaf.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,7 +35,7 @@ struct Changes {
 
 /// See the module.
 pub(super) struct Overlay {
-    directories: Mutex<HashMap<Box<str>, Changes>>,
+    directories: Mutex<BTreeMap<Box<str>, Changes>>,
     ttl: Duration,
 }
 
@@ -92,6 +93,26 @@ impl Overlay {
         all
     }
 
+    /// The components of a directory's folders in which there is something that the bucket does not show yet: they
+    /// stand by that, whatever others have removed from them.
+    pub fn folders_with_pinned(&self, prefix: &str) -> Vec<Box<str>> {
+        let directories = self.directories.lock();
+        let mut found: Vec<Box<str>> = vec![];
+        for (below, changes) in below(&directories, prefix) {
+            let Some((component, _)) = below[prefix.len()..].split_once('/') else { continue };
+            let is_found = found.last().is_some_and(|last| **last == *component);
+            if !is_found && changes.has_pinned() {
+                found.push(component.into());
+            }
+        }
+        found
+    }
+
+    /// Whether below a prefix there is something that the bucket does not show yet.
+    pub fn has_pinned_below(&self, prefix: &str) -> bool {
+        below(&self.directories.lock(), prefix).any(|(_, changes)| changes.has_pinned())
+    }
+
     /// Whether a name stands for something that the bucket does not show yet.
     pub fn is_pinned(&self, prefix: &str, name: &[u8]) -> bool {
         let directories = self.directories.lock();
@@ -142,6 +163,21 @@ impl Overlay {
     /// Forgets all changes below a prefix, which has moved or gone.
     pub fn forget_below(&self, prefix: &str) {
         self.directories.lock().retain(|other, _| !other.starts_with(prefix));
+    }
+}
+
+fn below<'a>(
+    directories: &'a BTreeMap<Box<str>, Changes>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a Changes)> {
+    let from = (Bound::Included(prefix), Bound::Unbounded);
+    let all = directories.range::<str, _>(from).map(|(other, changes)| (&**other, changes));
+    all.take_while(move |(other, _)| other.starts_with(prefix))
+}
+
+impl Changes {
+    fn has_pinned(&self) -> bool {
+        self.names.values().any(|change| change.pinned && change.entry.is_some())
     }
 }
 

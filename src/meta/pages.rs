@@ -284,4 +284,4 @@ fn cuts(prefix: &str, fold: bool, page: &ListPage) -> Cuts {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,12 +12,12 @@ use crate::store::{GetBody, ListedObject, ObjectHead, ObjectHeaders, Part, Secti
 
 /// Lists keys as a server does that loses none, a few at a time, and answers after a time that varies.
 #[derive(Debug)]
-struct Lists {
-    keys: BTreeSet<String>,
-    page: usize,
+pub(in super::super) struct Lists {
+    pub keys: BTreeSet<String>,
+    pub page: usize,
     /// The number of the request that fails.
-    fails: Option<usize>,
-    asked: Mutex<Vec<ListRequest>>,
+    pub fails: Option<usize>,
+    pub asked: Mutex<Vec<ListRequest>>,
 }
 
 impl Lists {
@@ -25,7 +25,7 @@ impl Lists {
         let prefix = &request.prefix;
         let mut page = ListPage::default();
         let mut after = request.after.clone().unwrap_or_default();
-        let mut left = self.page;
+        let mut left = if request.limit == 0 { self.page } else { self.page.min(request.limit.into()) };
         loop {
             let from = match after.as_str().max(prefix) {
                 from if from == after => Bound::Excluded(from),
@@ -104,7 +104,7 @@ impl ObjectStore for Lists {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(in super::super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(work)
 }

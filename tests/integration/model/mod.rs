@@ -164,3 +164,8 @@ fn a_folder_that_only_staged_things_are_left_in_stays() {
         replay(true, &[Op::Put("d/a", some), staged, Op::Unlink("d/a")]);
     }
 }
+
+#[test]
+fn a_folder_whose_only_file_is_being_written_is_shown() {
+    replay(false, &[Op::Put("d/a", Bytes(0, 0)), Op::Open(0, "d/e"), Op::Delete("d/a")]);
+}
