@@ -20,7 +20,7 @@ def arguments():
     parser.add_argument("--only", default="", help="workloads, by their names or beginnings of them")
     parser.add_argument("--list", action="store_true", help="print the workloads' names")
     parser.add_argument("--large", action="store_true", help="also those with 100,000 and 1,000,000 objects")
-    parser.add_argument("--peers", default="rclone,s3fs,mount-s3,geesefs", help="who takes part, or `none`")
+    parser.add_argument("--peers", default="rclone,s3fs,mount-s3,geesefs,tmpfs", help="who takes part, or `none`")
     parser.add_argument("--modes", default="default,write-back", help="how supafs takes part")
     parser.add_argument("--tools", default="", help="only the tools with these names")
     parser.add_argument("--real", action="store_true", help="on the stack of the SUPAFS_TEST_* variables")
@@ -84,7 +84,7 @@ class Bench:
         base = {"workload": name, "tool": tool.name, "rtt": rtt, "run": number}
         try:
             self.server.latency(rtt)
-            with mounts.Mount(tool, place, self.server, bucket) as mount:
+            with mounts.mounted(tool, place, self.server, bucket, load.seeds) as mount:
                 for phase, _, _ in load.phases:
                     result = base | {"phase": phase}
                     results.append(result)
@@ -190,8 +190,8 @@ def main():
             for name in names:
                 for number in range(args.runs):
                     for tool in tools:
-                        if tool.mode == "write-back" and not workloads.WORKLOADS[name].writes:
-                            continue  # the same as the default
+                        if not report.takes_part(tool, workloads.WORKLOADS[name]):
+                            continue
                         one = bench.run(name, tool, rtt, number)
                         results += one
                         for result in one:

@@ -6,8 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+
+
+# A tmpfs on every Linux.
+MEMORY = "/dev/shm"
 
 
 @dataclass
@@ -19,6 +24,8 @@ class Tool:
     # How long it may wait before it begins to send what was closed.
     delay: float = 0.0
     ours: bool = False
+    # No mount of a bucket, but what the programs of a workload take by themselves.
+    is_floor: bool = False
 
     @property
     def mode(self):
@@ -150,6 +157,8 @@ def tools(peers, modes, cache, real):
         chosen.append(Tool("mount-s3", mount_s3(binary)))
     if "geesefs" in peers and (binary := shutil.which("geesefs")):
         chosen.append(Tool("geesefs", geesefs(binary), waits=False, delay=1.0))
+    if "tmpfs" in peers and os.path.isdir(MEMORY):
+        chosen.append(Tool("tmpfs", None, is_floor=True))
     return chosen
 
 
@@ -225,6 +234,48 @@ class Mount:
             except subprocess.TimeoutExpired:
                 continue
         self.output.close()
+
+
+class Memory:
+    """The same files in a file system of the kernel's that holds them in memory."""
+
+    def __init__(self, tool, place, seeds):
+        self.place, self.tool = place, tool
+        self.root = tempfile.mkdtemp(prefix="supafs-bench-", dir=MEMORY)
+        self.seeds = seeds
+        os.rmdir(place.mountpoint)
+        os.symlink(self.root, place.mountpoint)
+
+    def __enter__(self):
+        piece = os.urandom(1 << 20)
+        for seed in self.seeds:
+            for number in range(seed["count"]):
+                path = f"{self.root}/" + seed["key"].replace("{}", f"{number:0{seed['digits']}}")
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as file:
+                    for left in range(seed["size"], 0, -len(piece)):
+                        file.write(piece[:left])
+        return self
+
+    def counters(self):
+        return None
+
+    def forget_peak(self):
+        pass
+
+    def used(self):
+        return 0.0
+
+    def peak(self):
+        return 0
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.root, ignore_errors=True)
+        os.unlink(self.place.mountpoint)
+
+
+def mounted(tool, place, server, bucket, seeds):
+    return Memory(tool, place, seeds) if tool.is_floor else Mount(tool, place, server, bucket)
 
 
 def discard(place):

@@ -59,9 +59,18 @@ def asked(results):
     return " ".join(f"{count} {SHORT.get(name, name)}" for name, count in counts) or "0"
 
 
+def is_peer(tool):
+    return not (tool.ours or tool.is_floor)
+
+
+def takes_part(tool, load):
+    """Without writes the modes of supafs are the same, and only without them tmpfs tells what the rest costs."""
+    return not tool.is_floor if load.writes else tool.mode != "write-back"
+
+
 def best_peer(times, tools, tool, writes):
     """The time of the best peer of the class: who waits for the server is compared with who waits."""
-    peers = [other for other in tools if not other.ours and times.get(other.name) is not None]
+    peers = [other for other in tools if is_peer(other) and times.get(other.name) is not None]
     if writes and tool.waits:
         peers = [other for other in peers if other.waits]
     return min((times[other.name] for other in peers), default=None)
@@ -70,15 +79,14 @@ def best_peer(times, tools, tool, writes):
 def overview(results, names, tools, rtt):
     """Medians side by side, and what supafs takes of the time of the best peer of its class."""
     ours = [tool for tool in tools if tool.ours]
-    peers = [tool for tool in tools if not tool.ours]
+    peers = [tool for tool in tools if is_peer(tool)]
     heads = [tool.name for tool in tools] + [f"{tool.name} : best peer" for tool in ours if peers]
     print(f"| workload, s | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
     for name in names:
         load = WORKLOADS[name]
         for phase, _, title in load.phases:
             _, times = sorted_out(results, tools, name, phase, rtt)
-            # Without writes the modes are the same.
-            cells = [seconds(times[tool.name]) or ("" if tool.mode == "write-back" else "failed") for tool in tools]
+            cells = [seconds(times[tool.name]) or ("failed" if takes_part(tool, load) else "") for tool in tools]
             cells += [ratio(times, tools, tool, load) for tool in ours if peers]
             print(f"| {title or load.title} | {' | '.join(cells)} |")
     print()
@@ -115,7 +123,7 @@ def sorted_out(results, tools, name, phase, rtt, notes=None):
 def rows(results, load, name, phase, title, tools, rtt, notes):
     of, times = sorted_out(results, tools, name, phase, rtt, notes)
     for tool in tools:
-        if not load.writes and tool.mode == "write-back":
+        if not takes_part(tool, load):
             continue
         those, first = of[tool.name], tool is tools[0]
         label = f"{title} | {'**' if tool.ours else ''}{tool.name}{'**' if tool.ours else ''}"
