@@ -243,8 +243,7 @@ class Memory:
         self.place, self.tool = place, tool
         self.root = tempfile.mkdtemp(prefix="supafs-bench-", dir=MEMORY)
         self.seeds = seeds
-        os.rmdir(place.mountpoint)
-        os.symlink(self.root, place.mountpoint)
+        place.mountpoint = self.root
 
     def __enter__(self):
         piece = os.urandom(1 << 20)
@@ -271,7 +270,6 @@ class Memory:
 
     def __exit__(self, *_):
         shutil.rmtree(self.root, ignore_errors=True)
-        os.unlink(self.place.mountpoint)
 
 
 def mounted(tool, place, server, bucket, seeds):

@@ -51,7 +51,7 @@ use crate::meta::{DirCache, FileVersion, Known};
 use crate::single_flight::SingleFlight;
 use crate::stats::Stats;
 use crate::store::{ObjectHead, ObjectStore, StoreError};
-use crate::writeback::Spool;
+use crate::writeback::{Change, Spool};
 use save::Writer;
 
 /// What one request holds beside the cache: its connection's buffer and the block it is filling.
@@ -188,21 +188,29 @@ impl Fs {
         inodes.key(ino).ok_or_else(|| ErrorKind::Stale.into())
     }
 
-    /// The same for who changes a name: of folders that are being moved, when that has ended. At the old place the
-    /// change would be lost, or bring the folder back.
-    async fn prefixes_at_rest<const N: usize>(&self, inodes: [u64; N]) -> Result<[String; N], FsError> {
+    /// The same for who changes names in directories, which stay where they are until that is done. Of folders that
+    /// are being moved, when that has ended: at the old place the change would be lost, or bring the folder back.
+    async fn at_rest<const N: usize>(&self, inodes: [u64; N]) -> Result<([String; N], Change), FsError> {
         let moves = self.writer()?.uploader.moves();
         loop {
-            let mut prefixes = [const { String::new() }; N];
-            for (prefix, ino) in prefixes.iter_mut().zip(inodes) {
-                *prefix = self.prefix(ino)?;
-            }
-            // While one is waited for, another may move.
-            let Some(moving) = prefixes.iter().find(|prefix| moves.concern(prefix)) else {
-                return Ok(prefixes);
+            let prefixes = self.prefixes(inodes)?;
+            let Some(change) = moves.change(&prefixes) else {
+                moves.at_rest(&prefixes).await;
+                continue;
             };
-            moves.settled(moving).await;
+            // A move may have ended in between.
+            if self.prefixes(inodes)? == prefixes {
+                return Ok((prefixes, change));
+            }
         }
+    }
+
+    fn prefixes<const N: usize>(&self, inodes: [u64; N]) -> Result<[String; N], FsError> {
+        let mut prefixes = [const { String::new() }; N];
+        for (prefix, ino) in prefixes.iter_mut().zip(inodes) {
+            *prefix = self.prefix(ino)?;
+        }
+        Ok(prefixes)
     }
 
     fn invalidate(&self, invalidation: Invalidation) {

@@ -95,7 +95,7 @@ impl Fs {
     /// `Exists`, `Access` where a policy forbids it.
     pub async fn mkdir(&self, parent: u64, name: &[u8], creation: Creation) -> Result<Attributes, FsError> {
         let component = self.new_component(name)?;
-        let [prefix] = self.prefixes_at_rest([parent]).await?;
+        let ([prefix], _change) = self.at_rest([parent]).await?;
         self.may_create(&prefix)?;
         if self.meta.lookup(&prefix, name).await?.entry.is_some() {
             return Err(ErrorKind::Exists.into());
@@ -148,7 +148,7 @@ impl Fs {
     /// `NotEmpty`, `NotDirectory`, `Access`.
     pub async fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         self.writer()?;
-        let [prefix] = self.prefixes_at_rest([parent]).await?;
+        let ([prefix], _change) = self.at_rest([parent]).await?;
         let entry = self.meta.lookup(&prefix, name).await?.entry.ok_or(ErrorKind::NotFound)?;
         if !matches!(entry.kind, Kind::Directory) {
             return Err(ErrorKind::NotDirectory.into());
@@ -177,7 +177,7 @@ impl Fs {
     /// `IsDirectory`, `Access` where a policy forbids it.
     pub async fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         self.writer()?;
-        let [prefix] = self.prefixes_at_rest([parent]).await?;
+        let ([prefix], _change) = self.at_rest([parent]).await?;
         let entry = self.meta.lookup(&prefix, name).await?.entry.ok_or(ErrorKind::NotFound)?;
         if matches!(entry.kind, Kind::Directory) {
             return Err(ErrorKind::IsDirectory.into());
@@ -352,7 +352,7 @@ impl Fs {
         creation: Creation,
     ) -> Result<Attributes, FsError> {
         let component = self.new_component(name)?;
-        let [prefix] = self.prefixes_at_rest([parent]).await?;
+        let ([prefix], _change) = self.at_rest([parent]).await?;
         self.may_create(&prefix)?;
         if self.meta.lookup(&prefix, name).await?.entry.is_some() {
             return Err(ErrorKind::Exists.into());

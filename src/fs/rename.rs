@@ -79,7 +79,7 @@ impl Fs {
         no_replace: bool,
     ) -> Result<(), FsError> {
         let component = self.new_component(new_name)?;
-        let [prefix, new_prefix] = self.prefixes_at_rest([parent, new_parent]).await?;
+        let ([prefix, new_prefix], _change) = self.at_rest([parent, new_parent]).await?;
         let from = End { parent, prefix, name };
         let to = End { parent: new_parent, prefix: new_prefix, name: new_name };
         self.may_create(&from.prefix)?;

@@ -42,6 +42,8 @@ impl Fs {
         if replaces && self.holds_others(&target, b"").await? {
             return Err(ErrorKind::NotEmpty.into());
         }
+        // Names that are being changed below are in the bucket, or known, when it moves.
+        let _closed = self.writer()?.uploader.moves().close(&source).await;
         // What is written below goes up first, and what was removed goes, so that the bucket is as it is shown.
         self.writer()?.removals.settled(&source).await?;
         self.settle_name(&to.prefix, target[to.prefix.len()..].trim_end_matches('/')).await?;

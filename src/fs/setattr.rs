@@ -114,7 +114,7 @@ impl Fs {
         let mut headers = ObjectHeaders::default();
         attrs.write_to(&mut headers.metadata, true);
         if self.may_be_refused {
-            let [key] = self.prefixes_at_rest([ino]).await?;
+            let ([key], _change) = self.at_rest([ino]).await?;
             return self.put_placeholder(&key, &headers).await;
         }
         self.queue_folder(&key, headers, false)

@@ -89,8 +89,9 @@ impl Fs {
         truncates: bool,
     ) -> Result<(Attributes, Opened), FsError> {
         let component = self.new_component(name)?;
-        let prefix = self.prefix(parent)?;
+        let ([prefix], change) = self.at_rest([parent]).await?;
         if let Some(entry) = self.meta.lookup(&prefix, name).await?.entry {
+            drop(change);
             if exclusive {
                 return Err(ErrorKind::Exists.into());
             }

@@ -20,7 +20,7 @@ mod upload;
 
 pub use delay::Delay;
 pub use draft::{Draft, Piece};
-pub use moves::{Moves, Moving};
+pub use moves::{Change, Moves, Moving};
 pub use plan::{MIN_PART, Plan, plan};
 pub use queue::{Job, Outcome, Queue};
 pub use ranges::Ranges;

@@ -365,6 +365,18 @@ fn a_large_object_is_cut_and_extended_without_reading_it() {
 }
 
 #[test]
+fn a_rename_in_a_small_folder_asks_once_what_is_there() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("from", "text");
+    let mount = Mount::with(&backend, &bucket, LONG);
+    let used = spent(&backend, &mount, || fs::rename(mount.at("from"), mount.at("to")).expect("rename"));
+    // The name, and its folder at the same time: that tells of the other name.
+    let counts = ["ListObjectsV2", "CopyObject", "DeleteObject"].map(|operation| used.get(operation));
+    assert_eq!((counts, used.total()), ([2, 1, 1], 4), "{used:?}");
+}
+
+#[test]
 fn a_rename_costs_one_copy_and_one_delete() {
     let backend = Backend::start();
     let bucket = backend.bucket();

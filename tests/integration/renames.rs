@@ -281,6 +281,33 @@ fn names_that_change_while_their_folder_moves_arrive_with_it() {
 }
 
 #[test]
+fn names_that_are_being_changed_when_their_folder_begins_to_move_arrive_with_it() {
+    let Some(backend) = Backend::standin_only("latency") else { return };
+    let bucket = backend.bucket();
+    bucket.put_keys(["d/sub/gone", "d/sub/old"]);
+    let mount = Mount::new(&backend, &bucket);
+    assert_eq!(mount.names("d/sub"), ["gone", "old"]);
+    let held = backend.fault(Fault::new(Action::Hang).on("PutObject"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| mount.sh("mkdir d/sub/new"));
+        scope.spawn(|| mount.sh("ln -s there d/link"));
+        eventually("two requests", || (backend.standin().fault_hits(held) == 2).then_some(()));
+        let renaming = scope.spawn(|| fs::rename(mount.at("d"), mount.at("e")));
+        scope.spawn(|| mount.sh("mv d/sub/old d/sub/young"));
+        // Time to list what is there.
+        std::thread::sleep(Duration::from_millis(300));
+        backend.standin().clear_fault(held);
+        renaming.join().expect("no panic").expect("renamed");
+    });
+    assert_eq!(mount.names("e"), ["link", "sub"]);
+    assert_eq!(mount.names("e/sub"), ["gone", "new", "young"]);
+    assert_eq!(mount.names(""), ["e"]);
+    mount.stop();
+    let keys = ["link.rclonelink", "sub/gone", "sub/new/.emptyFolderPlaceholder", "sub/young"];
+    assert_eq!(bucket.keys(), keys.map(|key| format!("e/{key}")));
+}
+
+#[test]
 fn a_file_is_read_on_while_it_moves() {
     let Some(backend) = Backend::standin_only("faults") else { return };
     for (operation, from, to) in [("DeleteObject", "d/file", "d/other"), ("DeleteObjects", "d", "e")] {

@@ -163,6 +163,41 @@ fn folders_too_large_for_a_walk_are_listed_by_themselves() {
 }
 
 #[test]
+fn one_lookup_tells_all_names_of_a_small_folder() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    put_many(&bucket, "d/", 50);
+    let mount = Mount::with(&backend, &bucket, LONG);
+    mount.names("");
+    let used = spent(&backend, &mount, || {
+        for number in 0..50 {
+            fs::metadata(mount.at(&format!("d/file-{number:05}.txt"))).expect("there");
+            assert!(!mount.at(&format!("d/file-{number:05}.gone")).exists());
+        }
+        assert_eq!(mount.names("d").len(), 50);
+    });
+    assert_eq!((used.get("ListObjectsV2"), used.total()), (2, 2), "{used:?}");
+}
+
+#[test]
+fn one_stat_in_a_large_folder_does_not_list_it() {
+    let backend = standin_only!("it tells what was sent");
+    let bucket = backend.bucket();
+    put_many(&bucket, "d/", 5_000);
+    let mount = Mount::with(&backend, &bucket, LONG);
+    mount.names("");
+    backend.standin().clear_log();
+    let used = spent(&backend, &mount, || {
+        fs::metadata(mount.at("d/file-01234.txt")).expect("there");
+        assert!(!mount.at("d/file").exists());
+    });
+    // Each name, whether the folder is a small one, and what 5,000 neighbours of the second hide.
+    assert_eq!((used.get("ListObjectsV2"), used.total()), (2 + 3, 2 + 3), "{used:?}");
+    let sent: u64 = backend.standin().log().iter().map(|entry| entry.bytes_out).sum();
+    assert!(sent < 64 * 1024, "{sent} bytes for two names");
+}
+
+#[test]
 fn lone_stats_begin_no_walk() {
     let backend = standin_only!("it tells what was asked for");
     let bucket = backend.bucket();
