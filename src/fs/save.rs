@@ -67,7 +67,7 @@ impl Writer {
 }
 
 /// How long attributes wait for others that are set with them.
-const SETTLE: Duration = Duration::from_millis(150);
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// A draft in the queue.
 struct Save {
