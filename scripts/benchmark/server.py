@@ -126,6 +126,8 @@ class Real:
     def settled(self, bucket, walk, since, quiet, limit):
         """Waits until the bucket holds what the mount shows, and nothing in it has changed for `quiet` seconds; when it
         last changed. What was there at the first look, which is as soon as the work is done, counts as done then."""
+        # It may hash for seconds before anything changes.
+        quiet += 4
         until, changed = time.time() + limit, since
         before, wanted = self.client.versions(bucket), walk()
         while time.time() < until:
