@@ -246,6 +246,14 @@ class Memory:
         place.mountpoint = self.root
 
     def __enter__(self):
+        try:
+            self.fill()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def fill(self):
         piece = os.urandom(1 << 20)
         for seed in self.seeds:
             for number in range(seed["count"]):
@@ -254,7 +262,6 @@ class Memory:
                 with open(path, "wb") as file:
                     for left in range(seed["size"], 0, -len(piece)):
                         file.write(piece[:left])
-        return self
 
     def counters(self):
         return None

@@ -128,18 +128,13 @@ impl Fs {
         if component.is_empty() || component == name::PLACEHOLDER || is_link {
             return 0;
         }
-        let entry = |component: &str, kind| {
-            let name = name::from_component(component).into_owned();
-            let component = (component.as_bytes() != name).then(|| component.into());
-            Entry { name: name.into(), component, kind }
-        };
         let modified = Modified::unlisted(crate::writeback::nanos_now() / 1_000_000);
         let version = FileVersion { etag: crate::etag::ETag::none(), size: draft.state().size, modified };
-        let file = entry(component, Kind::File(version));
+        let file = Entry::of_component(component, Kind::File(version));
         let mut inodes = self.inodes.lock();
         let mut parent = ROOT;
         for folder in prefix.split_terminator('/') {
-            parent = inodes.upsert(parent, &entry(folder, Kind::Directory));
+            parent = inodes.upsert(parent, &Entry::of_component(folder, Kind::Directory));
         }
         let ino = inodes.upsert(parent, &file);
         let Some(inode) = inodes.get_mut(ino).filter(|inode| inode.draft().is_none()) else { return 0 };

@@ -133,10 +133,8 @@ impl Fs {
 
     fn show_folder(&self, prefix: &str, is_pinned: bool) {
         let (above, component) = super::behind::split(prefix.trim_end_matches('/'));
-        let shown = name::from_component(component).into_owned();
-        let component = (component.as_bytes() != shown).then(|| component.into());
-        let entry = Entry { name: shown.clone().into(), component, kind: Kind::Directory };
-        self.meta.changed(above, &shown, Some(entry), is_pinned);
+        let entry = Entry::of_component(component, Kind::Directory);
+        self.meta.changed(above, &entry.name.clone(), Some(entry), is_pinned);
     }
 
     /// Writes what is wanted now. `false`: it was changed meanwhile.
@@ -191,12 +189,19 @@ impl Fs {
             let headers = folder.wanted.lock().headers.clone();
             self.known.moved_directory(&folder.prefix, &to);
             if let Err(error) = self.queue_folder(&to, headers, folder.is_new) {
-                tracing::error!(folder = to, %error, "what was set on a folder that moved is not in the bucket; set it again");
-            } else if folder.is_new {
-                self.show_folder(&to, true);
+                // What was acknowledged stays in the spool.
+                tracing::error!(
+                    folder = to, %error,
+                    "a folder that moved could not be put on record at its new place; make room in the spool and set \
+                     it again, or the next mount makes it at the old place"
+                );
+                continue;
             }
             // The new record is safe; the old one would bring the old folder back.
             folder.record.discard();
+            if folder.is_new {
+                self.show_folder(&to, true);
+            }
         }
     }
 

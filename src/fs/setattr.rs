@@ -94,7 +94,7 @@ impl Fs {
 
     /// A directory's attributes go into the metadata of its placeholder.
     async fn set_directory(&self, ino: u64, changes: Changes) -> Result<(), FsError> {
-        let key = self.prefix(ino)?;
+        let ([key], _change) = self.at_rest([ino]).await?;
         let attrs = {
             let mut inodes = self.inodes.lock();
             let inode = inodes.get_mut(ino).ok_or(ErrorKind::Stale)?;
@@ -114,7 +114,6 @@ impl Fs {
         let mut headers = ObjectHeaders::default();
         attrs.write_to(&mut headers.metadata, true);
         if self.may_be_refused {
-            let ([key], _change) = self.at_rest([ino]).await?;
             return self.put_placeholder(&key, &headers).await;
         }
         self.queue_folder(&key, headers, false)

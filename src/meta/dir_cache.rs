@@ -339,7 +339,7 @@ impl DirCache {
     fn folder_being_written(&self, prefix: &str, name: &[u8]) -> Option<Entry> {
         let component = name::to_component(name)?;
         let is_shown = self.0.overlay.has_pinned_below(&format!("{prefix}{component}/"));
-        is_shown.then(|| folder(&component))
+        is_shown.then(|| Entry::of_component(&component, Kind::Directory))
     }
 
     /// What was changed here and is missing in a directory's listing that was asked for at this time, by name, with
@@ -348,11 +348,9 @@ impl DirCache {
     pub fn changes_to_show(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
         let mut changes = self.changes(prefix, asked);
         for component in self.0.overlay.folders_with_pinned(prefix) {
-            let folder = folder(&component);
-            match changes.binary_search_by(|(name, _)| (**name).cmp(&*folder.name)) {
-                Ok(at) if changes[at].1.is_none() => changes[at].1 = Some(folder),
-                Ok(_) => {}
-                Err(at) => changes.insert(at, (folder.name.clone(), Some(folder))),
+            let folder = Entry::of_component(&component, Kind::Directory);
+            if let Err(at) = changes.binary_search_by(|(name, _)| (**name).cmp(&*folder.name)) {
+                changes.insert(at, (folder.name.clone(), Some(folder)));
             }
         }
         changes
@@ -473,12 +471,6 @@ impl DirCache {
     }
 }
 
-fn folder(component: &str) -> Entry {
-    let name = name::from_component(component);
-    let component = (component.as_bytes() != &*name).then(|| component.into());
-    Entry { name: name.into(), component, kind: Kind::Directory }
-}
-
 enum Remembered {
     Answer(Lookup),
     /// `list_first`: a listing of the directory is the cheaper way to find out. `glance`: it may be a small one.
@@ -518,7 +510,10 @@ impl Inner {
 
     /// Keeps the listing of a directory if it is a small one.
     async fn glance(&self, prefix: &str) {
-        if let Some((listing, unshowable)) = probe::glance(&*self.store, prefix).await {
+        if let Some((listing, unshowable)) = probe::glance(&*self.store, prefix).await
+            // Who lists it meanwhile knows better.
+            && self.takes(prefix, listing.begun())
+        {
             fill::report_unshowable(&self.stats, &unshowable);
             self.keep(prefix, Arc::new(listing));
         }
@@ -570,7 +565,7 @@ impl Inner {
         }
     }
 
-    /// Whether what a walk asked for at a time is of use for a directory.
+    /// Whether what was asked for at a time, beside listings of a directory, is of use for it.
     pub(super) fn takes(&self, prefix: &str, asked: Instant) -> bool {
         let mut dirs = self.dirs.lock();
         let directory = dirs.entry(prefix);

@@ -53,6 +53,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What a component of a key is shown as.
+    #[must_use]
+    pub fn of_component(component: &str, kind: Kind) -> Self {
+        let name = name::from_component(component);
+        let component = (component.as_bytes() != &*name).then(|| component.into());
+        Self { name: name.into(), component, kind }
+    }
+
     /// The object's version; `None` for a directory.
     #[must_use]
     pub fn version(&self) -> Option<&FileVersion> {

@@ -31,7 +31,7 @@ pub(super) async fn probe(store: Arc<dyn ObjectStore>, key: String) -> Probed {
     let link_key = format!("{key}{}", name::LINK_SUFFIX);
     let page = store.list(&first(FEW, &key)).await?;
     let mut has_folder = page.objects.iter().any(|object| object.key.starts_with(&folder_key));
-    let is_all = page.next.is_none() || page.objects.last().is_some_and(|last| last.key > folder_key);
+    let is_all = page.next.is_none() || page.objects.last().is_some_and(|last| last.key >= folder_key);
     let mut file = None;
     let mut link = None;
     for object in page.objects {

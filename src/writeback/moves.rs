@@ -154,8 +154,7 @@ mod tests {
     fn what_begins_later_waits_and_uploads_do_not() {
         let moves = Moves::default();
         let first = change(&moves, "d/").expect("at rest");
-        let closing = Box::pin(moves.close("d/"));
-        let mut closing = closing;
+        let mut closing = Box::pin(moves.close("d/"));
         assert!(closing.as_mut().now_or_never().is_none());
         assert!(change(&moves, "d/").is_none() && change(&moves, "d/sub/").is_none());
         assert!(change(&moves, "").is_some() && change(&moves, "data/").is_some());
