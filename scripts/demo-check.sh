@@ -35,6 +35,12 @@ sleep 6 # the other mount believes its listing for five seconds
 cmp scripts/demo "$theirs/moved/café [1].sh" || wrong "what alice wrote did not arrive"
 if cp scripts/demo "$dir/alice/$BOB_ID-stolen" 2>"$work/refused"; then wrong "alice wrote where no policy lets her"; fi
 grep -q 'Permission denied' "$work/refused" || wrong "alice was refused with: $(cat "$work/refused")"
+# What the demo tells people to try: a shell ignores what close says, so that open must tell.
+if bash -c "echo hello > '$dir/alice/hello.txt'" 2>"$work/refused"; then wrong "a shell believes that alice wrote where no policy lets her"; fi
+grep -q 'Permission denied' "$work/refused" || wrong "a shell was told: $(cat "$work/refused")"
+[ ! -e "$dir/alice/hello.txt" ] || wrong "what a shell was refused is still shown"
+bash -c "echo hello > '$mine/hello.txt'" && [ "$(cat "$mine/hello.txt")" = hello ] && rm "$mine/hello.txt" ||
+  wrong "a shell cannot write in alice's own folder"
 [ ! -e "$dir/alice/$BOB_ID-stolen" ] || wrong "what was refused is still shown"
 rm -r "$mine/moved" && [ ! -e "$mine/moved" ] || wrong "alice cannot remove her own folder"
 

@@ -46,12 +46,32 @@ pub struct Request<'a> {
 /// # Errors
 /// Why there was no answer: name resolution, connection, TLS, time-out.
 pub async fn send(request: Request<'_>, patience: Duration) -> Result<Answer, String> {
+    send_over(&connector(patience)?, request, patience).await
+}
+
+/// What opens connections and keeps those that are idle, for more than one request. It waits for a connection, and for
+/// each part of an answer, for `patience` at most.
+///
+/// # Errors
+/// When the certificates cannot be read.
+pub fn connector(patience: Duration) -> Result<Connector, String> {
     let settings = HttpConnectorSettings::builder().connect_timeout(patience).read_timeout(patience).build();
-    let connector = Connector::builder()
+    Ok(Connector::builder()
         .connector_settings(settings)
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
         .tls_context(tls_context()?)
-        .build();
+        .build())
+}
+
+/// [`send`] over connections that are shared with other requests.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_over(
+    connector: &Connector,
+    request: Request<'_>,
+    patience: Duration,
+) -> Result<Answer, String> {
     let request = build(request)?;
     let began = Instant::now();
     let answer = tokio::time::timeout(patience, connector.call(request))

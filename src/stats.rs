@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-/// The S3 operations the daemon sends.
+/// The operations that the daemon sends, by their S3 names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Operation {
@@ -21,10 +21,12 @@ pub enum Operation {
     UploadPartCopy,
     CompleteMultipartUpload,
     AbortMultipartUpload,
+    /// The one request of the REST API: whether an object may be uploaded.
+    SignUploadUrl,
 }
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::ListBuckets,
         Self::ListObjectsV2,
         Self::HeadObject,
@@ -38,6 +40,7 @@ impl Operation {
         Self::UploadPartCopy,
         Self::CompleteMultipartUpload,
         Self::AbortMultipartUpload,
+        Self::SignUploadUrl,
     ];
 
     /// The name S3 gives it.
@@ -57,6 +60,7 @@ impl Operation {
             Self::UploadPartCopy => "UploadPartCopy",
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
+            Self::SignUploadUrl => "SignUploadUrl",
         }
     }
 }

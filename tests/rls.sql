@@ -53,7 +53,11 @@ begin
             -- By a claim: team/NAME/ belongs to those whose token says that NAME is their team.
             ('team', 'all', 'authenticated',
                 $$(storage.foldername(name))[1] = 'team' and
-                  (storage.foldername(name))[2] = (select auth.jwt() -> 'app_metadata' ->> 'team')$$)
+                  (storage.foldername(name))[2] = (select auth.jwt() -> 'app_metadata' ->> 'team')$$),
+            -- By extension: everybody reads notes/, and changes only what is named *.txt there.
+            ('read notes', 'select', 'authenticated', $$(storage.foldername(name))[1] = 'notes'$$),
+            ('change texts in notes', 'all', 'authenticated',
+                $$(storage.foldername(name))[1] = 'notes' and storage.extension(name) = 'txt'$$)
         ) as rules (name, command, role, condition)
     loop
         execute format('drop policy if exists %I on storage.objects', lab || ': ' || rule.name);

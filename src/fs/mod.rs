@@ -18,6 +18,7 @@ mod names;
 mod read;
 mod rename;
 mod rename_folder;
+mod rights;
 mod save;
 mod setattr;
 mod suspend;
@@ -90,6 +91,7 @@ pub struct Fs {
     drafting: Mutex<()>,
     /// Rights may be missing that no request tells beforehand: a user's, not a key's.
     may_be_refused: bool,
+    rights: rights::Rights,
     /// Unmounted: what is open now is not waited for.
     ends: std::sync::atomic::AtomicBool,
     /// The user is another one than this mount is for.
@@ -148,6 +150,7 @@ impl Fs {
             folders: Mutex::default(),
             drafting: Mutex::default(),
             may_be_refused,
+            rights: rights::Rights::new(tuning),
             meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats), budget),
             fetcher,
             lookahead,

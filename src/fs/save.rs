@@ -202,6 +202,9 @@ impl Fs {
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = uploaded.attrs;
         self.refusals.lock().pop(uploaded.key.as_str());
+        if self.may_be_refused {
+            self.rights.uploaded(&uploaded.key);
+        }
         let mut inodes = self.inodes.lock();
         // With the table held: a version that is about to be replaced, of the same bytes, must not take these over.
         self.known.wrote(&uploaded.key, &version, attrs, &uploaded.headers);
@@ -239,8 +242,11 @@ impl Fs {
         if let Err(error) = draft.save(|record| record.error = Some(words.to_string())) {
             tracing::warn!(%error, "cannot note in the spool why an upload failed");
         }
-        let key = draft.state().key.clone().or_else(|| self.inodes.lock().key(ino));
-        self.note_refusal(&key.unwrap_or_default(), words);
+        let key = draft.state().key.clone().or_else(|| self.inodes.lock().key(ino)).unwrap_or_default();
+        if error.cause.as_ref().is_some_and(|cause| cause.kind == StoreErrorKind::Denied) {
+            self.rights.refused(&key);
+        }
+        self.note_refusal(&key, words);
     }
 
     /// Keeps the server's words for what it refused: for the name, and for its folder.

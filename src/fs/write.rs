@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::RwLockReadGuard;
 
 use super::handle::FileHandle;
+use super::rights::Right;
 use super::save::Writer;
 use super::{Attributes, ErrorKind, Fs, FsError, Opened};
 use crate::attrs::{Attrs, Modified};
@@ -79,7 +80,7 @@ impl Fs {
     /// Makes a file and opens it. One that exists is opened, unless `exclusive`.
     ///
     /// # Errors
-    /// `Exists`, `NoSpace`, or why the name cannot be had.
+    /// `Exists`, `NoSpace`, `Access` where a policy forbids it, or why the name cannot be had.
     pub async fn create(
         &self,
         parent: u64,
@@ -106,6 +107,7 @@ impl Fs {
             return Ok((self.attributes_of(ino)?, opened));
         }
         self.may_create(&prefix)?;
+        self.check_right(Right::Create, &format!("{prefix}{component}")).await?;
         let writer = self.writer()?;
         // One of the same key is waited for by the upload.
         for end in [name::LINK_SUFFIX, "/"] {
@@ -140,13 +142,16 @@ impl Fs {
     /// Opens a file, and empties it if asked to.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `NoSpace`.
+    /// As [`open`](Self::open), `NoSpace`, and `Access` where a policy forbids to replace it.
     pub async fn open_and_cut(
         &self,
         ino: u64,
         for_writing: bool,
         truncates: bool,
     ) -> Result<Opened, FsError> {
+        if for_writing && let Some(key) = self.stored_key(ino) {
+            self.check_right(Right::Overwrite, &key).await?;
+        }
         let mut opened = self.open(ino, for_writing).await?;
         if truncates {
             if let Err(error) = self.truncate(ino, 0).await {
@@ -156,6 +161,14 @@ impl Fs {
             opened.keep_cache = false;
         }
         Ok(opened)
+    }
+
+    /// The key of a file that nobody is changing.
+    fn stored_key(&self, ino: u64) -> Option<String> {
+        let inodes = self.inodes.lock();
+        let inode = inodes.get(ino).filter(|inode| !inode.is_detached() && inode.draft().is_none())?;
+        inode.file()?;
+        inodes.key(ino)
     }
 
     /// Whether files can be made here at all: not beside the buckets of `mount --all`.

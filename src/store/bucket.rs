@@ -15,7 +15,7 @@ use super::retry::{Call, Failure};
 use super::s3::Connection;
 use super::{
     GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore, Part, Section,
-    StoreError,
+    StoreError, UploadCheck,
 };
 use crate::etag::ETag;
 use crate::stats::Operation;
@@ -263,6 +263,14 @@ impl ObjectStore for Bucket {
             error.key = self.relative(&error.key);
         }
         Ok(refused)
+    }
+
+    async fn check_upload(&self, key: &str, content_type: Option<&str>) -> UploadCheck {
+        self.connection.check_upload(&self.name, &self.full(key), content_type).await
+    }
+
+    fn distrust_checks(&self) {
+        self.connection.checks.distrust();
     }
 
     async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {

@@ -11,7 +11,7 @@ use super::bucket::Bucket;
 use super::s3::S3Service;
 use super::{
     GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, UploadCheck,
 };
 use crate::etag::ETag;
 
@@ -173,6 +173,17 @@ impl ObjectStore for Buckets {
     async fn complete_upload(&self, key: &str, id: &str, parts: &[Part]) -> Result<ETag, StoreError> {
         let (bucket, key) = self.split("CompleteMultipartUpload", key)?;
         bucket.complete_upload(key, id, parts).await
+    }
+
+    async fn check_upload(&self, key: &str, content_type: Option<&str>) -> UploadCheck {
+        match self.split("SignUploadUrl", key) {
+            Ok((bucket, key)) => bucket.check_upload(key, content_type).await,
+            Err(_) => UploadCheck::Doubtful,
+        }
+    }
+
+    fn distrust_checks(&self) {
+        self.service.distrust_checks();
     }
 
     async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod buckets;
+mod check;
 mod error;
 pub mod reach;
 mod retry;
@@ -151,6 +152,16 @@ pub struct BucketEntry {
     pub created: Option<SystemTime>,
 }
 
+/// Whether the server would take an object, found out without storing one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadCheck {
+    Allowed,
+    /// The server said no, or did not understand the question. The beginning of an upload tells for sure.
+    Doubtful,
+    /// There was no answer, or the server has failed.
+    NoAnswer,
+}
+
 /// What the file system asks of the service. Dropping a returned future aborts the request.
 ///
 /// Every method retries what is worth retrying until the operation's deadline; what it returns is final.
@@ -197,6 +208,13 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     async fn complete_upload(&self, key: &str, id: &str, parts: &[Part]) -> Result<ETag, StoreError>;
     /// Gives an upload up. One that is not there is no error.
     async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError>;
+    /// Asks, by one request, whether an object of this type may be uploaded to a key. Does not try again.
+    async fn check_upload(&self, _key: &str, _content_type: Option<&str>) -> UploadCheck {
+        UploadCheck::Doubtful
+    }
+    /// The beginning of an upload was allowed where [`check_upload`](Self::check_upload) was in doubt: there is no use
+    /// in asking that way.
+    fn distrust_checks(&self) {}
     /// The shortest time to an answer seen lately, or zero while none is known.
     fn round_trip(&self) -> Duration {
         Duration::ZERO

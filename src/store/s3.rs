@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::bucket::Bucket;
 use super::buckets::Buckets;
+use super::check::Checks;
 use super::retry::{Call, Failure};
 use super::{BucketEntry, ByteStream, GetBody, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
 use crate::config::{Root, Service, Tuning};
@@ -49,6 +50,7 @@ pub(super) struct Connection {
     pub authority: Arc<dyn Authority>,
     pub stats: Arc<Stats>,
     pub op_timeout: Duration,
+    pub(super) checks: Checks,
     places: Places,
     /// Nanoseconds.
     round_trip: AtomicU64,
@@ -72,6 +74,7 @@ impl S3Service {
         tuning: &Tuning,
         stats: Arc<Stats>,
     ) -> Result<Self, String> {
+        let checks = Checks::new(&service.endpoint, provider.clone());
         let connect_timeout = (tuning.op_timeout / 3).min(Duration::from_secs(10));
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -101,6 +104,7 @@ impl S3Service {
                 authority,
                 stats: Arc::clone(&stats),
                 op_timeout: tuning.op_timeout,
+                checks,
                 places: Places { semaphore: Arc::new(Semaphore::new(tuning.max_requests)), stats },
                 round_trip: AtomicU64::new(0),
             }),
@@ -126,6 +130,10 @@ impl S3Service {
 
     pub(super) fn round_trip(&self) -> Duration {
         self.connection.round_trip()
+    }
+
+    pub(super) fn distrust_checks(&self) {
+        self.connection.checks.distrust();
     }
 
     pub(super) fn bucket(&self, bucket: &str, prefix: &str) -> Bucket {

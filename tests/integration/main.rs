@@ -27,6 +27,7 @@ mod names_written;
 mod refusals;
 mod renames;
 mod requests;
+mod rights;
 mod rls;
 mod rls_matrix;
 mod rls_write;

@@ -299,26 +299,41 @@ fn what_a_write_back_had_acknowledged_leaves_the_listing_and_stays_parked() {
     let backend = Backend::start();
     let (bucket, lab) = backend.laboratory();
     fill(&backend, &bucket, &lab);
-    let before = bucket.own();
     // Nobody may change anything in public/ as anon, and bob nothing of what is alice's.
     for (who, folder) in [(Who::Anon, &lab.public), (Who::Bob, &lab.board)] {
         let mount = mount_as(&backend, &bucket, &lab, who, "--write-back --write-back-delay 50ms");
         let at = |name: &str| mount.at(&format!("{folder}/{name}"));
+        let append = || {
+            let file = OpenOptions::new().append(true).open(at("append"));
+            file.and_then(|mut file| file.write_all(b"+"))
+        };
         let mut refused = vec!["append", "overwrite"];
-        fs::write(at("overwrite"), "over").expect("close does not ask the server");
-        OpenOptions::new()
-            .append(true)
-            .open(at("append"))
-            .and_then(|mut f| f.write_all(b"+"))
-            .expect("nor here");
-        fs::remove_file(at("delete")).expect("nor here");
         if who == Who::Anon {
-            fs::write(at("new"), "new").expect("nor here");
-            refused.insert(1, "new");
+            // The server is asked at open.
+            refused.clear();
+            for result in [fs::write(at("overwrite"), "over"), append(), fs::write(at("new"), "new")] {
+                assert_eq!(answer(&result), Answer::Denied, "{result:?}");
+            }
+        } else {
+            // Bob may replace a file of his in this folder. After that, he is not asked about the next one.
+            for version in ["one", "own"] {
+                fs::write(at("own"), version).expect("his own");
+                let key = format!("{folder}/own");
+                eventually("the upload", || (bucket.bytes(&key)? == version.as_bytes()).then_some(()));
+                eventually("an empty spool", || spooled(mount.place()).is_empty().then_some(()));
+            }
         }
+        let before = bucket.own();
+        if who == Who::Bob {
+            fs::write(at("overwrite"), "over").expect("close does not ask the server");
+            append().expect("nor here");
+        }
+        fs::remove_file(at("delete")).expect("nor here");
         eventually("everything to be as it was", || {
             let whole = |name: &&str| fs::read(at(name)).is_ok_and(|bytes| bytes == name.as_bytes());
-            (mount.names(folder) == FILES && FILES.iter().all(whole)).then_some(())
+            let mut names = mount.names(folder);
+            names.retain(|name| name != "own");
+            (names == FILES && FILES.iter().all(whole)).then_some(())
         });
         let mut parked = eventually("what was refused", || {
             let parked = spooled(mount.place());

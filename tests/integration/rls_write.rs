@@ -2,7 +2,7 @@
 //! call, and the listing tells the truth afterwards.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 
 use nix::errno::Errno;
 use supafs_standin::{Command, Policy, Predicate};
@@ -63,11 +63,9 @@ fn where_a_policy_forbids_it_every_change_is_eacces_and_nothing_remains() {
     let at = |path: &str| mount.at(path);
     assert_denied(fs::create_dir(at(&format!("{}/d", users.shared))));
     let new = format!("{}/new", users.shared);
-    let mut file = File::create(at(&new)).expect("the server is asked at the end");
-    file.write_all(b"secret").expect("into the spool");
-    assert_denied(file.sync_all());
-    drop(file);
-    eventually("the name to be gone", || (!at(&new).exists()).then_some(()));
+    assert_denied(File::create(at(&new)));
+    assert_denied(File::create(at(&shared)));
+    assert!(!at(&new).exists());
     assert_eq!(mount.names(&users.shared), ["a"]);
     // The writer knows: nothing is kept for anybody to decide about.
     eventually("an empty spool", || staged(mount.place()).is_empty().then_some(()));
@@ -88,16 +86,22 @@ fn where_a_policy_forbids_it_every_change_is_eacces_and_nothing_remains() {
 #[test]
 fn a_forbidden_write_behind_is_parked_with_the_servers_words() {
     let backend = Backend::start();
-    let (bucket, users) = backend.users();
-    bucket.put(&format!("{}/a", users.shared), "shared");
-    let mount = mount_user(&backend, &bucket, &users.alice, "--write-back --write-back-delay 50ms");
-    let new = format!("{}/new", users.shared);
-    fs::write(mount.at(&new), "secret").expect("close does not ask the server");
-    eventually("the name to be gone", || (mount.names(&users.shared) == ["a"]).then_some(()));
-    let words = mount.sh(&format!("getfattr --only-values -n user.supabase.last-error '{}'", users.shared));
+    let (bucket, lab) = backend.laboratory();
+    let (theirs, own) = (format!("{}/theirs", lab.board), format!("{}/own", lab.board));
+    bucket.put(&theirs, "theirs");
+    let mount = mount_user(&backend, &bucket, &lab.bob, "--write-back --write-back-delay 50ms");
+    // Who may replace one file of a folder is not asked about the next one: by owner, only the server tells.
+    for version in ["one", "two"] {
+        fs::write(mount.at(&own), version).expect("one's own");
+        eventually("the upload", || (bucket.bytes(&own)? == version.as_bytes()).then_some(()));
+        eventually("an empty spool", || staged(mount.place()).is_empty().then_some(()));
+    }
+    fs::write(mount.at(&theirs), "secret").expect("close does not ask the server");
+    eventually("the version of the server", || (mount.read(&theirs) == b"theirs").then_some(()));
+    let words = mount.sh(&format!("getfattr --only-values -n user.supabase.last-error '{}'", lab.board));
     assert!(words.contains("row-level security"), "{words}");
     assert!(mount.log().contains("supafs spool list"));
-    assert_eq!(bucket.bytes(&new), None);
+    assert_eq!(bucket.bytes(&theirs).as_deref(), Some(&b"theirs"[..]));
 }
 
 #[test]
@@ -105,10 +109,7 @@ fn without_the_right_to_update_new_files_work_and_old_ones_are_eacces() {
     let backend = standin_only!("it sets policies");
     let (bucket, mount) = with_commands(&backend, &[Command::Select, Command::Insert]);
     fs::write(mount.at("d/new"), "new").expect("a new file");
-    let mut file = File::create(mount.at("d/old")).expect("the server is asked at the end");
-    file.write_all(b"over").expect("into the spool");
-    assert_denied(file.sync_all());
-    drop(file);
+    assert_denied(File::create(mount.at("d/old")));
     assert_denied(fs::remove_file(mount.at("d/other")));
     // The target is new, the source cannot go: its copy cannot go either, so nothing may be lost.
     assert_denied(fs::rename(mount.at("d/other"), mount.at("d/moved")));

@@ -187,8 +187,9 @@ impl Backend {
             board: format!("board/{t}"),
             public: format!("public/{t}"),
             team: format!("team/{t}"),
+            notes: format!("notes/{t}"),
         };
-        let own = [&lab.alice, &lab.bob, &lab.shared, &lab.board, &lab.public, &lab.team];
+        let own = [&lab.alice, &lab.bob, &lab.shared, &lab.board, &lab.public, &lab.team, &lab.notes];
         let prefixes = own.map(|prefix| format!("{prefix}/"));
         (Bucket { backend: self, name, owned: Owned::Prefixes(prefixes.to_vec()) }, lab)
     }
@@ -226,6 +227,8 @@ pub struct Laboratory {
     pub board: String,
     /// Changed by whoever is signed in, read by anon.
     pub public: String,
+    /// Read by whoever is signed in, who may change `*.txt` there.
+    pub notes: String,
     /// Of those whose `app_metadata.team` is its last component.
     pub team: String,
 }

@@ -12,7 +12,7 @@ use super::tools::eventually;
 pub struct Ops(BTreeMap<String, u64>);
 
 impl Ops {
-    pub fn of<const N: usize>(counts: [(&str, u64); N]) -> Self {
+    pub fn of<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> Self {
         Self(counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect())
     }
 

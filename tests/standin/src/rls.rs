@@ -32,6 +32,8 @@ pub enum Predicate {
     FirstFolderIsSub,
     /// The key lies below this folder, at any depth.
     Under(String),
+    /// `storage.extension(name) = …`
+    Extension(String),
     /// `owner_id = auth.uid()::text`: the row was last written by the caller.
     Owner,
     /// `auth.role() = …`
@@ -92,12 +94,14 @@ impl Policy {
 
     /// Preset: the policies that `tests/rls.sql` gives the second bucket. Besides folders of users and `shared/`, as
     /// above: `board/` by owner, where all read and add but change only what is theirs; `public/` by role, where
-    /// `anon` reads; `team/<name>/` by the claim `app_metadata.team`.
+    /// `anon` reads; `team/<name>/` by the claim `app_metadata.team`; `notes/` by extension, where all read, and files
+    /// named `*.txt` are changed.
     #[must_use]
     pub fn laboratory() -> Vec<Self> {
         let under = |folder: &str| Predicate::Under(folder.to_owned());
         let own = || Predicate::And(vec![under("board"), Predicate::Owner]);
         let team = Predicate::FolderIsClaim { level: 2, path: "app_metadata.team".to_owned() };
+        let text = || Predicate::And(vec![under("notes"), Predicate::Extension("txt".to_owned())]);
         let mut policies = Self::user_folders();
         policies.extend([
             Self::new(Command::Select, under("board")).to("authenticated"),
@@ -107,6 +111,8 @@ impl Policy {
             Self::new(Command::Select, under("public")).to("anon"),
             Self::all(Predicate::And(vec![under("public"), Predicate::Role("authenticated".to_owned())])),
             Self::all(Predicate::And(vec![under("team"), team])).to("authenticated"),
+            Self::new(Command::Select, under("notes")).to("authenticated"),
+            Self::all(text()).to("authenticated"),
         ]);
         policies
     }
@@ -203,6 +209,11 @@ impl Predicate {
                 let folder = folder.trim_end_matches('/');
                 row.key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
             }
+            Self::Extension(extension) => {
+                let name = row.key.rsplit('/').next().unwrap_or_default();
+                // What stands behind the last dot; of a name without a dot, all of it.
+                name.rsplit('.').next() == Some(extension)
+            }
             Self::Owner => sub.is_some() && row.owner == sub,
             Self::Role(role) => identity.role == *role,
             Self::Claim { path, value } => claim(identity, path) == Some(value),
@@ -225,6 +236,7 @@ impl Predicate {
             Self::Not(inner) => inner.casts(),
             Self::Always
             | Self::Under(_)
+            | Self::Extension(_)
             | Self::Role(_)
             | Self::Claim { .. }
             | Self::FolderIsClaim { .. } => false,

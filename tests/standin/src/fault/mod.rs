@@ -23,8 +23,8 @@
 //! standin.clear_fault(down);
 //! ```
 //!
-//! Operations go by their S3 names (`PutObject`, `UploadPartCopy`, …); those beside S3 are `MoveObject`
-//! and `GetBucket` (REST), `AuthPassword`, `AuthRefresh` and `AuthLogout`. Keys are the object's, of a
+//! Operations go by their S3 names (`PutObject`, `UploadPartCopy`, …); those beside S3 are `MoveObject`,
+//! `SignUploadUrl` and `GetBucket` (REST), `AuthPassword`, `AuthRefresh` and `AuthLogout`. Keys are the object's, of a
 //! copy the destination's, of a move either one, of a listing its prefix; Auth has none.
 //!
 //! What becomes of a change depends on the action:

@@ -262,6 +262,7 @@ async fn dispatch(call: &Call<'_>, input: &mut Input) -> S3Result<Reply> {
         Op::ListParts => uploads::parts(call),
         Op::ListMultipartUploads => uploads::uploads(call),
         Op::MoveObject
+        | Op::SignUploadUrl
         | Op::GetBucket
         | Op::AuthPassword
         | Op::AuthRefresh

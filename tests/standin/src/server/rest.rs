@@ -1,4 +1,5 @@
-//! The two requests of the REST API that a client of S3 may want: moving an object, and a bucket's limits.
+//! The requests of the REST API that a client of S3 may want: moving an object, asking whether one may be uploaded, and
+//! a bucket's limits.
 //! Errors are JSON, and nearly all of them HTTP 400 with the real status inside.
 
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use http::request::Parts;
 use serde_json::{Map, Value, json};
 
 use super::input::Input;
-use super::put::check_backend;
+use super::put::{check_backend, check_write};
 use super::reply::Reply;
 use super::target::{Op, Target};
 use super::{Call, Shared};
+use crate::auth::jwt::mint_jwt;
 use crate::auth::sigv4::header;
 use crate::auth::{Identity, bearer};
 use crate::clock;
@@ -20,6 +22,9 @@ use crate::log::InFlight;
 use crate::rls::{Access, Command, Row};
 use crate::store::Bucket;
 use crate::store::object::{Object, default_cache, default_type};
+
+/// How long a URL to upload to is good for.
+const SIGNED_URL_SECONDS: i64 = 2 * 60 * 60;
 
 /// An error as the REST API gives it.
 pub fn error(error: &S3Error) -> Reply {
@@ -87,6 +92,7 @@ pub async fn answer(
     let call = Call { shared, target, head, identity: &identity, in_flight };
     match target.op {
         Op::GetBucket => bucket(&call),
+        Op::SignUploadUrl => sign_upload(&call),
         _ => move_object(&call),
     }
 }
@@ -132,6 +138,29 @@ fn bucket(call: &Call<'_>) -> S3Result<Reply> {
     });
     let row = row.flatten().ok_or_else(S3Error::no_such_bucket)?;
     Ok(Reply::json(200, &row))
+}
+
+/// `POST /storage/v1/object/upload/sign/<bucket>/<key>`: the check of an upload, which stores nothing, and a URL that
+/// lets its bearer upload once. With `x-upsert: true` the check is the one of S3's PUT.
+fn sign_upload(call: &Call<'_>) -> S3Result<Reply> {
+    let (bucket, key) = (&call.target.bucket, &call.target.key);
+    let upsert = call.header("x-upsert").is_some_and(|value| value == "true");
+    if upsert {
+        check_write(call, bucket, key)?;
+    } else {
+        let new = |of: &Bucket| {
+            Access { identity: call.identity, policies: &of.policies }.check_upsert(key, None)?;
+            if of.objects.contains_key(key.as_str()) { Err(S3Error::already_exists()) } else { Ok(()) }
+        };
+        call.shared.store.read(bucket, new).unwrap_or_else(|| Err(S3Error::row_security()))?;
+    }
+    let url = format!("{bucket}/{key}");
+    let claims = json!({
+        "owner": call.identity.sub, "url": url, "upsert": upsert, "scope": "upload",
+        "exp": clock::now_seconds() + SIGNED_URL_SECONDS,
+    });
+    let token = mint_jwt(&call.shared.credentials.read().jwt_secret, &claims);
+    Ok(Reply::json(200, &json!({"url": format!("/object/upload/sign/{url}?token={token}"), "token": token})))
 }
 
 /// `POST /storage/v1/object/move`: an UPDATE of the row's name, after a copy of the bytes.

@@ -9,6 +9,9 @@ use crate::auth::sigv4::{Query, find};
 /// What the gateway puts before the S3 routes.
 pub const PREFIX: &str = "/storage/v1/s3";
 
+/// Where REST clients ask for a URL to upload to.
+const SIGN_UPLOAD: &str = "/storage/v1/object/upload/sign/";
+
 /// Operations, by their S3 names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -36,6 +39,8 @@ pub enum Op {
     ListMultipartUploads,
     /// `POST /storage/v1/object/move`
     MoveObject,
+    /// `POST /storage/v1/object/upload/sign/<bucket>/<key>`
+    SignUploadUrl,
     /// `GET /storage/v1/bucket/<id>`
     GetBucket,
     /// `POST /auth/v1/token?grant_type=password`, and with any unknown grant
@@ -74,6 +79,7 @@ impl Op {
             Self::ListParts => "ListParts",
             Self::ListMultipartUploads => "ListMultipartUploads",
             Self::MoveObject => "MoveObject",
+            Self::SignUploadUrl => "SignUploadUrl",
             Self::GetBucket => "GetBucket",
             Self::AuthPassword => "AuthPassword",
             Self::AuthRefresh => "AuthRefresh",
@@ -106,7 +112,7 @@ impl Op {
 
     /// The routes of the REST API.
     pub fn is_rest(self) -> bool {
-        matches!(self, Self::MoveObject | Self::GetBucket)
+        matches!(self, Self::MoveObject | Self::SignUploadUrl | Self::GetBucket)
     }
 
     /// The routes of Supabase Auth.
@@ -174,9 +180,14 @@ impl Target {
     /// The few routes that are not S3's.
     fn beside_s3(method: &Method, uri: &Uri) -> Result<Option<Self>, BadTarget> {
         let query = parse_query(uri.query().unwrap_or_default());
-        let mut bucket = String::new();
+        let (mut bucket, mut key) = (String::new(), String::new());
         let op = match (method.as_str(), uri.path()) {
             ("POST", "/storage/v1/object/move") => Op::MoveObject,
+            ("POST", path) if path.starts_with(SIGN_UPLOAD) => {
+                let Some((id, name)) = path[SIGN_UPLOAD.len()..].split_once('/') else { return Ok(None) };
+                (bucket, key) = (decode(id)?, decode(name)?);
+                Op::SignUploadUrl
+            }
             ("POST", "/auth/v1/logout") => Op::AuthLogout,
             ("POST", "/auth/v1/token") if find(&query, "grant_type") == Some("refresh_token") => {
                 Op::AuthRefresh
@@ -191,7 +202,7 @@ impl Target {
             },
             _ => return Ok(None),
         };
-        Ok(Some(Self { op, bucket, key: String::new(), resource: String::new(), query, source: None }))
+        Ok(Some(Self { op, bucket, key, resource: String::new(), query, source: None }))
     }
 
     /// The first query parameter of a name.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use supafs_standin::{ALICE, Action, BOB, BucketLimits, Fault, Policy, Standin, User};
+use supafs_standin::{ALICE, Action, BOB, BucketLimits, Command, Fault, Policy, Predicate, Standin, User};
 
 use crate::common::{Answer, Client, json_request, standin};
 
@@ -65,6 +65,47 @@ fn a_move_renames_a_row() {
     let entry = standin.log().into_iter().rfind(|e| e.operation == "MoveObject" && e.status == 200).unwrap();
     assert_eq!((entry.key, entry.copy_source), (key("z"), Some(format!("b/{}", key("z")))));
     assert_eq!(entry.identity, ALICE);
+}
+
+#[test]
+fn signing_an_upload_checks_what_a_put_needs_and_stores_nothing() {
+    use Command::{Insert, Select, Update};
+    let standin = standin();
+    standin.put("b", "old", "1");
+    let bearer = format!("Bearer {}", standin.mint(ALICE, "authenticated", HOUR, &json!({})));
+    let sign = |key: &str, upsert: &str| {
+        let path = format!("/storage/v1/object/upload/sign/b/{key}");
+        let headers = [("authorization", bearer.as_str()), ("x-upsert", upsert)];
+        let answer = json_request(&standin, "POST", &path, &headers, "").unwrap();
+        let body = body(&answer);
+        (answer.status, body["code"].as_str().unwrap_or_default().to_owned(), body)
+    };
+    let cases: [(&[Command], [u16; 2]); 4] = [
+        (&[Select], [400, 400]),
+        (&[Insert], [400, 400]),
+        (&[Select, Insert], [200, 400]),
+        (&[Select, Insert, Update], [200, 200]),
+    ];
+    for (commands, expected) in cases {
+        let policies = commands.iter().map(|c| Policy::new(*c, Predicate::Always)).collect();
+        standin.set_policies("b", policies);
+        for (key, expected) in ["new", "old"].into_iter().zip(expected) {
+            let (status, code, body) = sign(key, "true");
+            assert_eq!(status, expected, "{commands:?} {key}");
+            if status == 200 {
+                let url = body["url"].as_str().unwrap();
+                assert!(url.starts_with(&format!("/object/upload/sign/b/{key}?token=")), "{url}");
+            } else {
+                assert_eq!((&*code, &body["statusCode"]), ("AccessDenied", &json!("403")));
+                assert_eq!(body["message"], "new row violates row-level security policy");
+            }
+        }
+    }
+    // Without `x-upsert` a name that is taken is refused.
+    assert_eq!(sign("old", "false").1, "ResourceAlreadyExists");
+    assert_eq!((standin.keys("b"), standin.uploads("b").len()), (vec!["old".to_owned()], 0));
+    let entry = standin.log().into_iter().rfind(|e| e.operation == "SignUploadUrl").unwrap();
+    assert_eq!((entry.bucket, entry.key, entry.identity), ("b".into(), "old".into(), ALICE.into()));
 }
 
 #[test]
