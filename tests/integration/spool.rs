@@ -1,6 +1,7 @@
 //! What is not in the bucket: how it is kept, listed and decided about by `supafs spool`.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -29,9 +30,13 @@ fn as_user<'a>(backend: &'a Backend, bucket: &Bucket<'_>, place: Place) -> Mount
 
 /// A file that a policy refused after close had acknowledged it, left in the spool; with its id.
 fn refused(backend: &Backend, bucket: &Bucket<'_>, bytes: &[u8]) -> (Place, String) {
-    reader_only(backend, bucket);
+    backend.standin().set_policies(&bucket.name, Policy::authenticated_all());
     let mount = as_user(backend, bucket, Place::new()).args("--write-back --write-back-delay 50ms").start();
-    fs::write(mount.at("kept.txt"), bytes).expect("close does not ask the server");
+    let mut file = fs::File::create(mount.at("kept.txt")).expect("it is allowed still");
+    reader_only(backend, bucket);
+    file.write_all(bytes).expect("into the spool");
+    // Close does not ask the server.
+    drop(file);
     eventually("the file to be parked", || {
         (staged(mount.place()).iter().any(|file| file["state"] == "parked")).then_some(())
     });
