@@ -24,24 +24,52 @@ impl Fs {
         version: Option<Expected>,
     ) -> Result<(), FsError> {
         let writer = self.writer()?;
-        let key = format!("{prefix}{component}");
         if !writer.options.write_back {
-            return Ok(self.store.delete(&key).await?);
+            return Ok(self.store.delete(&format!("{prefix}{component}")).await?);
         }
+        writer.removals.push(self.removal(prefix, name, component, version)?);
+        Ok(())
+    }
+
+    /// Deletes the object that an upload may be putting in the bucket now, when that has ended.
+    pub(super) fn delete_uploading(
+        &self,
+        prefix: &str,
+        name: &[u8],
+        component: &str,
+        draft: Arc<Draft>,
+    ) -> Result<(), FsError> {
+        let writer = Arc::clone(self.writer()?);
+        let removal = self.removal(prefix, name, component, None)?;
+        let key = removal.key().to_owned();
+        writer.removals.hold(draft.id(), removal);
+        let known = Arc::clone(&self.known);
+        tokio::spawn(async move {
+            let _ended = draft.holding().await;
+            let is_stored = draft.state().may_be_stored();
+            known.forget(&key);
+            writer.removals.release(&key, draft.id(), is_stored);
+        });
+        Ok(())
+    }
+
+    /// A removal, on record in the spool from now on.
+    fn removal(
+        &self,
+        prefix: &str,
+        name: &[u8],
+        component: &str,
+        version: Option<Expected>,
+    ) -> Result<Removal, FsError> {
+        let writer = self.writer()?;
         let mut record = Record::new(writer.spool.owner());
         record.state = RecordState::Removed;
-        record.key = key;
+        record.key = format!("{prefix}{component}");
         record.expected = version.map(|version| (version.etag.to_string(), version.size));
         record.keeps_folder = name != name::PLACEHOLDER.as_bytes() && self.can_be_kept(prefix);
         record.changed_ms = crate::writeback::nanos_now() / 1_000_000;
         let note = writer.spool.note(record)?;
-        writer.removals.push(Removal {
-            prefix: prefix.to_owned(),
-            name: name.into(),
-            note,
-            is_recovered: false,
-        });
-        Ok(())
+        Ok(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false })
     }
 
     /// Nothing has a name any more. While an object of its key is still to go, no listing can tell.

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::handle::Stream;
 use super::inode::InodeTable;
 use super::{Attributes, ErrorKind, Fs, FsError};
@@ -60,7 +58,7 @@ impl Fs {
         } else {
             // The start, or the start again: rewinddir shows the directory as it is now.
             let prefix = self.prefix(directory.ino)?;
-            let changes = Arc::new(self.meta.changes_to_show(&prefix, Instant::now()));
+            let changes = Arc::new(self.meta.changes_to_show(&prefix));
             let stream = Stream { listing: self.meta.browse(&prefix), changes, prefix: prefix.into() };
             *directory.listing.lock() = Some(stream.clone());
             stream

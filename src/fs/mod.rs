@@ -139,8 +139,8 @@ impl Fs {
         // Requests that somebody waits for must find a place, too.
         let lookahead =
             Lookahead::new(fetcher.clone(), Arc::clone(stats), ahead / 4, tuning.max_requests * 3 / 4);
-        let writer =
-            writing.map(|(spool, options)| Arc::new(Writer::new(&store, fetcher.clone(), spool, options)));
+        let places = tuning.max_requests * 3 / 4;
+        let writer = writing.map(|writing| Arc::new(Writer::new(&store, fetcher.clone(), writing, places)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             ends: std::sync::atomic::AtomicBool::new(false),
             suspended: std::sync::atomic::AtomicBool::new(false),

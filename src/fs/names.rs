@@ -188,15 +188,35 @@ impl Fs {
         if !writes_back {
             self.keep_folder(&prefix, name).await?;
         }
-        let kept = self.keep_content(ino).await?;
-        if kept.is_stored {
-            let goes = kept.goes(entry.version());
-            self.delete_object(&prefix, name, entry.component(), goes).await?;
+        let uploading = ino.filter(|_| writes_back).and_then(|ino| self.uploading(ino));
+        if let Some(draft) = uploading {
+            // What it puts there goes when it has ended.
+            self.delete_uploading(&prefix, name, entry.component(), draft)?;
+        } else {
+            let kept = self.keep_content(ino).await?;
+            if kept.is_stored {
+                let goes = kept.goes(entry.version());
+                self.delete_object(&prefix, name, entry.component(), goes).await?;
+            }
         }
         self.orphan(ino);
         self.known.forget(&key);
         self.removed_name(parent, &prefix, name, &key);
         Ok(())
+    }
+
+    /// The draft of a file whose upload is under way, where nothing of its content would be missing without the object.
+    fn uploading(&self, ino: u64) -> Option<Arc<Draft>> {
+        let (draft, is_open) = {
+            let inodes = self.inodes.lock();
+            let inode = inodes.get(ino)?;
+            (Arc::clone(inode.draft()?), inode.opens() > 0)
+        };
+        let is_whole = {
+            let state = draft.state();
+            state.local.missing(0..state.base_limit) == 0
+        };
+        (draft.hold_now().is_none() && (is_whole || !is_open)).then_some(draft)
     }
 
     /// Before an object goes: what is open keeps its content, and what was not uploaded stays here.

@@ -33,7 +33,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(store: &Arc<dyn ObjectStore>, fetcher: Fetcher, spool: Arc<Spool>, options: Writing) -> Self {
+    /// `places`: for files that are uploaded behind the caller's back at a time.
+    pub fn new(
+        store: &Arc<dyn ObjectStore>,
+        fetcher: Fetcher,
+        (spool, options): (Arc<Spool>, Writing),
+        places: usize,
+    ) -> Self {
         let cache_control = options.cache_control.clone();
         let defaults = move |key: &str| ObjectHeaders {
             content_type: content_type(key),
@@ -58,7 +64,7 @@ impl Writer {
                 Arc::new(defaults),
                 removals.clone(),
             ),
-            queue: Queue::new(delay),
+            queue: Queue::new(delay, places),
             removals,
             spool,
             options,

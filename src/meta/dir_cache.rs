@@ -30,6 +30,9 @@ use crate::store::{ObjectStore, StoreError};
 /// After this many single lookups in a directory of unknown size, its listing is cheaper than the next ones.
 const LOOKUPS_BEFORE_LISTING: usize = 3;
 
+/// After this many single lookups beside a listing that is believed but for absences, these are listed anew as well.
+const LOOKUPS_BESIDE_LISTING: usize = 16;
+
 /// Single lookups remembered for one directory before those that have aged are cleared away.
 const MAX_LOOKUPS: usize = 1000;
 
@@ -72,7 +75,7 @@ struct Directory {
     last_folder: Option<(Box<str>, usize, Instant)>,
     /// Walks through it that were in vain: each doubles what it takes to begin another.
     vain_walks: u32,
-    /// What was asked before this is not to be remembered: something was seen to have changed.
+    /// What was asked before this is not to be remembered: somebody else was seen to have changed something.
     invalidated: Option<Instant>,
 }
 
@@ -288,22 +291,16 @@ impl DirCache {
 
     /// A name stands for something else now, by a change made here. `pinned`: until the next change; the bucket does
     /// not show it yet.
+    ///
+    /// What was asked for before stays of use, also a listing that is under way: the change is laid over it. Otherwise a
+    /// folder that is being written would be listed again for each of its uploads, in vain.
     pub fn changed(&self, prefix: &str, name: &[u8], entry: Option<Entry>, pinned: bool) {
         self.0.overlay.set(prefix, name, entry, pinned);
-        // A listing that is under way may have missed it.
-        if let Some(directory) = self.0.dirs.lock().lru.get_mut(prefix) {
-            directory.invalidated = Some(Instant::now());
-        }
     }
 
     /// A removal that hid a name has ended. `false`: something else has the name by now.
     pub fn removal_ended(&self, prefix: &str, name: &[u8]) -> bool {
-        let was_hidden = self.0.overlay.unpin_gone(prefix, name);
-        if was_hidden && let Some(directory) = self.0.dirs.lock().lru.get_mut(prefix) {
-            // A listing that is under way may still show it.
-            directory.invalidated = Some(Instant::now());
-        }
-        was_hidden
+        self.0.overlay.unpin_gone(prefix, name)
     }
 
     /// What a name stands for is in the bucket: listings show it from now on.
@@ -342,10 +339,12 @@ impl DirCache {
         is_shown.then(|| Entry::of_component(&component, Kind::Directory))
     }
 
-    /// What was changed here and is missing in a directory's listing that was asked for at this time, by name, with
-    /// the folders that others have emptied, but for what is still to be uploaded.
+    /// What was changed here and may be missing in the listing of a directory that [`browse`](Self::browse) gives next,
+    /// by name, with the folders that others have emptied, but for what is still to be uploaded.
     #[must_use]
-    pub fn changes_to_show(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
+    pub fn changes_to_show(&self, prefix: &str) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        let shared = self.0.dirs.lock().lru.peek(prefix).and_then(|directory| directory.shared(self.0.ttl));
+        let asked = shared.map_or_else(Instant::now, |listing| listing.begun());
         let mut changes = self.changes(prefix, asked);
         for component in self.0.overlay.folders_with_pinned(prefix) {
             let folder = Entry::of_component(&component, Kind::Directory);
@@ -429,7 +428,9 @@ impl DirCache {
     /// `is_stored`.
     #[must_use]
     pub fn holds_others(&self, prefix: &str, name: &[u8], is_stored: bool) -> Option<bool> {
-        let changes = self.changes(prefix, Instant::now());
+        let listing = self.0.dirs.lock().lru.get(prefix).and_then(|directory| directory.listing.clone());
+        let asked = listing.as_ref().map_or_else(Instant::now, |listing| listing.begun());
+        let changes = self.changes(prefix, asked);
         let is_new_folder = |entry: &Entry| {
             matches!(entry.kind, Kind::Directory) && self.0.overlay.is_pinned(prefix, &entry.name)
         };
@@ -439,7 +440,7 @@ impl DirCache {
         if changes.iter().filter_map(|(_, entry)| entry.as_ref()).any(counts) {
             return Some(true);
         }
-        let listing = self.0.dirs.lock().lru.get(prefix)?.listing.clone()?;
+        let listing = listing?;
         if listing.valid_for(self.0.ttl).is_zero() {
             return None;
         }
@@ -500,8 +501,10 @@ impl Inner {
                 return Remembered::Answer(Lookup { entry: entry.clone(), valid, asked: *at });
             }
         }
-        // Where only the absence has become too old, a probe is cheaper than listing all again.
-        let list_first = directory.prefers_listing(self.ttl, self.max_weight.max(PAGE)) && !listing_holds;
+        // Where only the absence has become too old, a probe is cheaper than listing all again, unless more names follow.
+        let max_len = self.max_weight.max(PAGE);
+        let list_first = directory.prefers_listing(self.ttl, max_len)
+            && (!listing_holds || directory.lookups_in_a_row > LOOKUPS_BESIDE_LISTING);
         let is_unknown = directory.known_len.is_none() && directory.growing.strong_count() == 0;
         let glance =
             is_unknown && !self.ttl.is_zero() && !std::mem::replace(&mut directory.was_glanced_at, true);
@@ -587,7 +590,9 @@ impl Inner {
         let mut dirs = self.dirs.lock();
         let directory = dirs.entry(prefix);
         directory.known_len = Some(listing.len());
-        if !directory.is_since(listing.begun()) || is_over() {
+        // One that is older than what is known, of a folder that was made anew meanwhile, is of no use either.
+        let is_newest = directory.listing.as_ref().is_none_or(|known| known.begun() <= listing.begun());
+        if !is_newest || !directory.is_since(listing.begun()) || is_over() {
             return false;
         }
         self.overlay.listed(prefix, listing.begun());

@@ -183,7 +183,8 @@ impl Changes {
 
 impl Change {
     fn may_count(&self, ttl: Duration) -> bool {
-        self.holds(ttl.max(SLOWEST))
+        // Over a listing that was under way when it came, as long as that is believed.
+        self.holds(ttl + SLOWEST)
     }
 
     fn holds(&self, ttl: Duration) -> bool {

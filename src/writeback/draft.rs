@@ -166,6 +166,12 @@ impl Draft {
         Arc::clone(&self.gate).read_owned().await
     }
 
+    /// [`holding`](Self::holding), where that waits for nothing. `None`: an upload is under way.
+    #[must_use]
+    pub fn hold_now(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.gate).try_read_owned().ok()
+    }
+
     /// Whether parts of it are sent while it is written.
     #[must_use]
     pub fn is_streaming(&self) -> bool {

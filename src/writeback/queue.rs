@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::delay::Delay;
@@ -54,6 +54,8 @@ pub trait Job: Send + Sync {
 
 struct Inner {
     delay: Delay,
+    /// For attempts: what waits for its turn here can still be taken back, and leaves requests to those who wait.
+    places: Semaphore,
     due: Mutex<HashMap<String, Due>>,
     length: watch::Sender<usize>,
     hurry: watch::Sender<bool>,
@@ -64,11 +66,12 @@ struct Inner {
 pub struct Queue(Arc<Inner>);
 
 impl Queue {
-    /// A queue that waits for `delay` before it begins with a job.
+    /// A queue that waits for `delay` before it begins with a job, and attempts so many at a time.
     #[must_use]
-    pub fn new(delay: Delay) -> Self {
+    pub fn new(delay: Delay, places: usize) -> Self {
         Self(Arc::new(Inner {
             delay,
+            places: Semaphore::new(places.max(1)),
             due: Mutex::default(),
             length: watch::Sender::new(0),
             hurry: watch::Sender::new(false),
@@ -136,7 +139,11 @@ impl Inner {
         let mut attempts = 0;
         let failed = loop {
             let begun = self.wait(&id).await;
-            let pause = match job.attempt().await {
+            let outcome = {
+                let _place = self.places.acquire().await;
+                job.attempt().await
+            };
+            let pause = match outcome {
                 Outcome::Done if self.leave(&id, begun) => break false,
                 Outcome::Failed if self.leave(&id, begun) => break true,
                 // It was queued again meanwhile.
@@ -223,7 +230,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_saved_all_the_time_is_uploaded_now_and_then() {
-        let queue = Queue::new(Delay::Fixed(DELAY));
+        let queue = Queue::new(Delay::Fixed(DELAY), 4);
         let job = Arc::new(Counted::default());
         for _ in 0..100 {
             queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
@@ -249,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_being_written_is_not_looked_at_all_the_time() {
-        let queue = Queue::new(Delay::Fixed(Duration::from_millis(5)));
+        let queue = Queue::new(Delay::Fixed(Duration::from_millis(5)), 4);
         let job = Arc::new(Busy(AtomicU32::new(0), Instant::now()));
         queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -258,7 +265,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn saves_in_a_row_are_one_upload() {
-        let queue = Queue::new(Delay::Fixed(DELAY));
+        let queue = Queue::new(Delay::Fixed(DELAY), 4);
         let job = Arc::new(Counted::default());
         for _ in 0..5 {
             queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);

@@ -49,6 +49,8 @@ pub trait Watcher: Send + Sync {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<String, Removal>,
+    /// Those that wait for an upload of the same key to end, by key and the draft that it is of.
+    held: BTreeMap<(String, String), Removal>,
     sending: BTreeSet<String>,
     is_running: bool,
     /// Somebody waits: no further delay.
@@ -80,15 +82,20 @@ impl Removal {
 
 impl State {
     fn len(&self) -> usize {
-        self.waiting.len() + self.sending.len()
+        self.waiting.len() + self.held.len() + self.sending.len()
     }
 
-    /// Whether a key, or anything below a prefix, is to go.
-    fn concerns(&self, key: &str) -> bool {
+    /// Whether a key, or anything below a prefix, is to go; but for what waits for an upload of this draft.
+    fn concerns(&self, key: &str, draft: Option<&str>) -> bool {
         let is_it = |other: &str| if key.ends_with('/') { other.starts_with(key) } else { other == key };
         let from = key.to_owned();
         self.waiting.range(from.clone()..).next().is_some_and(|(other, _)| is_it(other))
-            || self.sending.range(from..).next().is_some_and(|other| is_it(other))
+            || self.sending.range(from.clone()..).next().is_some_and(|other| is_it(other))
+            || self
+                .held
+                .range((from, String::new())..)
+                .take_while(|((other, _), _)| is_it(other))
+                .any(|((_, of), _)| draft != Some(of))
     }
 }
 
@@ -136,10 +143,31 @@ impl Removals {
         }
     }
 
+    /// Queues a removal of what an upload may be putting there now. It waits until [`release`](Self::release).
+    pub fn hold(&self, draft: &str, removal: Removal) {
+        let place = (removal.key().to_owned(), draft.to_owned());
+        self.0.state.lock().held.insert(place, removal);
+    }
+
+    /// The upload that a removal waits for has ended, and has put something there, or not.
+    pub fn release(&self, key: &str, draft: &str, is_stored: bool) {
+        let Some(removal) = self.0.state.lock().held.remove(&(key.to_owned(), draft.to_owned())) else {
+            return;
+        };
+        if is_stored {
+            return self.push(removal);
+        }
+        removal.note.remove();
+        if let Some(watcher) = self.0.watcher.get().and_then(Weak::upgrade) {
+            watcher.removed(&removal, None);
+        }
+        self.0.rounds.send_modify(|rounds| *rounds += 1);
+    }
+
     /// Whether a key, or anything below a prefix, is still to go.
     #[must_use]
     pub fn concern(&self, key: &str) -> bool {
-        self.0.state.lock().concerns(key)
+        self.0.state.lock().concerns(key, None)
     }
 
     /// Waits until a key, or everything below a prefix, is gone as far as it was to go.
@@ -147,12 +175,20 @@ impl Removals {
     /// # Errors
     /// Why the server cannot be asked now.
     pub async fn settled(&self, key: &str) -> Result<(), StoreError> {
+        self.settled_but_for(key, None).await
+    }
+
+    /// The same for an upload of a draft: what waits for its end is not waited for.
+    ///
+    /// # Errors
+    /// As [`settled`](Self::settled).
+    pub async fn settled_but_for(&self, key: &str, draft: Option<&str>) -> Result<(), StoreError> {
         let mut rounds = self.0.rounds.subscribe();
         loop {
             let before = *rounds.borrow_and_update();
             {
                 let mut state = self.0.state.lock();
-                if !state.concerns(key) {
+                if !state.concerns(key, draft) {
                     return Ok(());
                 }
                 state.hurries = true;
@@ -287,7 +323,7 @@ impl Inner {
             .collect();
         for folder in folders {
             let placeholder = format!("{folder}{}", name::PLACEHOLDER);
-            if !self.state.lock().concerns(&placeholder) {
+            if !self.state.lock().concerns(&placeholder, None) {
                 watcher.keep(folder).await;
             }
         }

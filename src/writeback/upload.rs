@@ -194,7 +194,11 @@ impl Uploader {
     ) -> Result<Option<Uploaded>, UploadError> {
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
-        self.removals.settled(&key).await?;
+        self.removals.settled_but_for(&key, Some(draft.id())).await?;
+        // It was removed meanwhile.
+        if draft.state().key.is_none() {
+            return Ok(None);
+        }
         // What is missing is asked for together with what the key holds: most often both are needed.
         let filling = async { Ok(self.fill_first(draft, &state).await) };
         let (found, filled) = tokio::try_join!(self.check(draft, &key, &state), filling)?;

@@ -17,6 +17,7 @@ mod folders;
 mod lab_access;
 mod lab_diff;
 mod lab_test;
+mod large_folder;
 mod layers;
 mod listing;
 mod lookahead;
