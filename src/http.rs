@@ -4,6 +4,7 @@
 
 use std::env;
 use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::{AggregatedBytes, ByteStream};
 use aws_smithy_types::date_time::Format;
 
+use crate::obstacle::{Obstacle, host_of};
 use crate::secret::Secret;
 
 /// What one request gets.
@@ -31,6 +33,35 @@ pub struct Answer {
     pub body: Secret,
 }
 
+/// Why there was no answer, in words that name the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// What stands in the way, where that is known.
+    pub obstacle: Option<Obstacle>,
+    words: String,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl From<String> for NoAnswer {
+    fn from(words: String) -> Self {
+        Self { obstacle: None, words }
+    }
+}
+
+impl NoAnswer {
+    fn of(error: &(dyn Error + 'static), host: &str) -> Self {
+        match Obstacle::of(error) {
+            Some(obstacle) => Self { words: obstacle.sentence(host), obstacle: Some(obstacle) },
+            None => Self::from(format!("{host}: {}", causes(error))),
+        }
+    }
+}
+
 /// A request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -45,7 +76,7 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// Why there was no answer: name resolution, connection, TLS, time-out.
-pub async fn send(request: Request<'_>, patience: Duration) -> Result<Answer, String> {
+pub async fn send(request: Request<'_>, patience: Duration) -> Result<Answer, NoAnswer> {
     send_over(&connector(patience)?, request, patience).await
 }
 
@@ -71,13 +102,14 @@ pub async fn send_over(
     connector: &Connector,
     request: Request<'_>,
     patience: Duration,
-) -> Result<Answer, String> {
+) -> Result<Answer, NoAnswer> {
+    let host = host_of(request.url);
     let request = build(request)?;
     let began = Instant::now();
     let answer = tokio::time::timeout(patience, connector.call(request))
         .await
-        .map_err(|_| format!("no answer within {} s", patience.as_secs()))?
-        .map_err(|error| causes(&error))?;
+        .map_err(|_| NoAnswer { words: Obstacle::Silent.sentence(host), obstacle: Some(Obstacle::Silent) })?
+        .map_err(|error| NoAnswer::of(&error, host))?;
     let round_trip = began.elapsed();
     let status = answer.status().as_u16();
     let date = answer.headers().get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
@@ -97,7 +129,7 @@ pub async fn send_over(
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_blocking(request: Request<'_>, patience: Duration) -> Result<Answer, String> {
+pub fn send_blocking(request: Request<'_>, patience: Duration) -> Result<Answer, NoAnswer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

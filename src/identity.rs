@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use crate::secret::masked;
+
 /// Names every cache, spool and state directory, so that what one identity read is never served to another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// S3 access keys: Row Level Security is bypassed.
     Keys { access_key_id: String },
@@ -14,10 +16,45 @@ pub enum Identity {
     User { project_ref: String, sub: Option<String>, role: String },
 }
 
+impl Identity {
+    /// What the names of directories are made of: the whole identity, never shown. Earlier versions used the derived
+    /// `Debug`, and what they left in such a directory must still be found.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        match self {
+            Self::Keys { access_key_id } => format!("Keys {{ access_key_id: {access_key_id:?} }}"),
+            Self::User { project_ref, sub, role } => {
+                format!("User {{ project_ref: {project_ref:?}, sub: {sub:?}, role: {role:?} }}")
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// Somebody else's words, which may repeat the id: with the id as it may be shown.
+    #[must_use]
+    pub fn masked_in(&self, text: String) -> String {
+        match self {
+            Self::Keys { access_key_id }
+                if !access_key_id.is_empty() && text.contains(access_key_id.as_str()) =>
+            {
+                text.replace(access_key_id.as_str(), &masked(access_key_id))
+            }
+            _ => text,
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keys { access_key_id } => write!(f, "access key {access_key_id}"),
+            Self::Keys { access_key_id } => write!(f, "access key {}", masked(access_key_id)),
             Self::User { project_ref, sub: Some(sub), role } => {
                 write!(f, "user {sub} ({role}) of project {project_ref}")
             }

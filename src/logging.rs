@@ -3,14 +3,20 @@
 //! A file over [`ROTATE_AT`] bytes is renamed to `.old` when it is opened, and truncated where the daemon
 //! itself fills it: the log never grows without bound, and rotation needs no thread.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use tracing::Event;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::state_dir;
 
@@ -39,7 +45,43 @@ pub fn to_file(level: Level, log: LogFile) {
 
 /// A second call changes nothing: tests and a command that mounts may both ask.
 fn install(subscriber: impl tracing::Subscriber + Send + Sync + 'static) {
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = tracing::subscriber::set_global_default(subscriber.with(Once::default()));
+}
+
+/// Lets a line of a library through the first time only: the AWS configuration is read several times, and would warn of
+/// the same line of a file each time.
+#[derive(Default)]
+struct Once {
+    seen: Mutex<HashSet<u64>>,
+}
+
+/// Lines that are remembered.
+const REMEMBERED: usize = 1000;
+
+impl<S: tracing::Subscriber> Layer<S> for Once {
+    fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
+        if event.metadata().target().starts_with("supafs") {
+            return true;
+        }
+        let mut line = Said(DefaultHasher::new());
+        event.metadata().target().hash(&mut line.0);
+        event.record(&mut line);
+        let mut seen = self.seen.lock();
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        seen.insert(line.0.finish())
+    }
+}
+
+/// What an event says, as a number.
+struct Said(DefaultHasher);
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        field.name().hash(&mut self.0);
+        format!("{value:?}").hash(&mut self.0);
+    }
 }
 
 /// The SDK and the HTTP client stay at `warn`: at `debug` they print headers, and a header may be a token.

@@ -43,6 +43,19 @@ impl Contents {
     }
 }
 
+/// Opens a file of supafs's own, whose mode is then 0600, whatever the umask says and an older version left.
+///
+/// # Errors
+/// The file system's own.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.mode(0o600).open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.mode() & 0o7777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
 /// Tells one writing of a file from the next. The change time is in it so that a chmod, too, has the file read again.
 pub type Stamp = (u64, u64, i64, i64, i64, i64, u64);
 
@@ -70,7 +83,7 @@ pub fn replace(path: &Path, text: &Secret) -> io::Result<()> {
     next.push(format!(".{}.new", std::process::id()));
     let next = Path::new(&next);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(next)?;
+        let mut file = open(next, OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(text.expose().as_bytes())?;
         file.sync_all()?;
         fs::rename(next, path)

@@ -24,6 +24,18 @@ impl Secret {
     }
 }
 
+/// Characters of an id that are shown: enough to tell which one it is, and of no use if it was a secret after all.
+const SHOWN: usize = 8;
+
+/// An id as it is shown: its first characters alone.
+#[must_use]
+pub fn masked(id: &str) -> String {
+    match id.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &id[..end]),
+        None => id.to_owned(),
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")

@@ -5,12 +5,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::identity::Identity;
+use crate::private_file;
 
 /// The home directory: `$HOME`, else what the user database says (mount(8) from systemd sets no HOME).
 #[must_use]
@@ -59,7 +60,7 @@ pub fn of_identity(endpoint: &str, identity: &Identity) -> io::Result<PathBuf> {
         Identity::Keys { .. } => "keys",
         Identity::User { .. } => "user",
     };
-    below(&format!("identity/{kind}-{}", short_hash(&format!("{endpoint}\n{identity:?}"))))
+    below(&format!("identity/{kind}-{}", short_hash(&format!("{endpoint}\n{}", identity.tag()))))
 }
 
 /// A name for `text` that is short and safe in a path.
@@ -77,22 +78,35 @@ pub fn short_hash(text: &str) -> String {
 /// The file system's own, with the path.
 pub fn create_private(dir: &Path) -> io::Result<()> {
     let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(told)?;
-    if fs::metadata(dir).map_err(told)?.permissions().mode() & 0o077 != 0 {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    for missing in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(missing) {
+            // The umask may have taken away what the owner needs.
+            Ok(()) => fs::set_permissions(missing, fs::Permissions::from_mode(0o700)).map_err(told)?,
+            // Another process was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(told(error)),
+        }
+    }
+    if fs::metadata(dir).map_err(told)?.permissions().mode() & 0o777 != 0o700 {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(told)?;
     }
     Ok(())
 }
 
-/// Opens `path` for appending, created readable by the user alone.
+/// Opens `path` for appending, created readable by the user alone. One that is there keeps its mode: it may be a
+/// terminal, or a file that its owner lets a group read.
 ///
 /// # Errors
 /// The file system's own, with the path.
 pub fn append_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    let made = private_file::open(path, OpenOptions::new().append(true).create_new(true));
+    let opened = match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path)
+        }
+        other => other,
+    };
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -1,6 +1,6 @@
 //! Counters of what the mount does: requests by operation, bytes, cache hits. Written as JSON on `SIGUSR1`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::json;
 
@@ -92,6 +92,8 @@ pub struct Stats {
     pub retries: Counter,
     /// Requests that were answered.
     pub answers: Counter,
+    /// Whether the server has answered anything yet, be it a refusal.
+    was_answered: AtomicBool,
     /// Requests sent and not yet answered in full.
     pub in_flight: Counter,
     /// Body bytes received by GET.
@@ -114,6 +116,15 @@ pub struct Stats {
 }
 
 impl Stats {
+    pub fn note_answer(&self) {
+        self.was_answered.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        self.was_answered.load(Ordering::Relaxed)
+    }
+
     pub fn count(&self, operation: Operation) {
         self.requests[operation as usize].add(1);
     }

@@ -1,6 +1,7 @@
 //! The one file that may hold `unsafe`: system calls whose contract the compiler cannot check.
 #![allow(unsafe_code, reason = "every unsafe call of the project is kept here, each with its argument")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::thread;
@@ -50,6 +51,19 @@ pub fn harden() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     nix::sys::prctl::set_dumpable(false)?;
     Ok(())
+}
+
+/// Sets a variable of the environment. Only while the process has one thread.
+///
+/// # Panics
+/// With several threads: another one might be reading the environment.
+pub fn set_variable(name: &str, value: &OsStr) {
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    assert_eq!(threads, 1, "the environment is changed before the first thread");
+    // SAFETY: no other thread is there that could read the environment meanwhile.
+    unsafe {
+        std::env::set_var(name, value);
+    }
 }
 
 /// Keeps the C allocator from making an arena for each thread: blocks of file data are allocated by one thread and

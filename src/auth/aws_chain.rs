@@ -3,6 +3,8 @@
 //! Instance and container metadata are never asked: on a machine in a cloud they would give keys that mean
 //! nothing to Supabase, after seconds of waiting.
 
+use std::fmt;
+
 use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
@@ -17,13 +19,18 @@ use super::{Credential, Session, jwt};
 use crate::secret::Secret;
 
 /// What the chain gives.
-#[derive(Debug)]
 pub struct Chain {
     profile: Option<String>,
     credentials: Credentials,
     /// `endpoint_url` of the profile or of `AWS_ENDPOINT_URL(_S3)`.
     pub endpoint_url: Option<String>,
     pub region: Option<String>,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("profile", &self.profile).finish_non_exhaustive()
+    }
 }
 
 /// Asks the chain, or only `profile` where one is named.
@@ -41,16 +48,33 @@ pub fn load(profile: Option<&str>) -> Result<Chain, String> {
 }
 
 async fn ask(profile: Option<&str>) -> Result<Chain, String> {
-    let credentials = credentials(profile).await.map_err(|error| {
-        let detail = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-        match profile {
-            Some(name) => format!("the AWS profile {name:?} gives no credentials: {error}{detail}"),
-            None => format!("the AWS environment and files give no credentials: {error}{detail}"),
-        }
-    })?;
+    let credentials = credentials(profile).await.map_err(|error| none(profile, &error))?;
     let sdk = configuration(profile).await;
     let region = sdk.region().map(ToString::to_string);
     Ok(Chain { profile: profile.map(str::to_owned), credentials, endpoint_url: endpoint_url(&sdk), region })
+}
+
+/// Why the chain gives nothing. Where it is simply empty, the library's words tell of its own parts only.
+fn none(profile: Option<&str>, error: &CredentialsError) -> String {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    match (profile, error) {
+        (Some(name), CredentialsError::CredentialsNotLoaded(_)) => {
+            format!(
+                "the AWS profile {name:?} gives no credentials: there is none of that name with keys in ~/.aws"
+            )
+        }
+        (Some(name), _) => format!("the AWS profile {name:?} gives no credentials: {error}{cause}"),
+        (None, CredentialsError::CredentialsNotLoaded(_)) => {
+            let pair = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+            match pair.map(is_set) {
+                [true, false] => format!("{} is set without {}", pair[0], pair[1]),
+                [false, true] => format!("{} is set without {}", pair[1], pair[0]),
+                _ => "nothing is set, and the AWS environment and files have none".to_owned(),
+            }
+        }
+        (None, _) => format!("the AWS environment and files give none: {error}{cause}"),
+    }
 }
 
 async fn credentials(profile: Option<&str>) -> Result<Credentials, CredentialsError> {
@@ -110,6 +134,9 @@ impl Chain {
         let secret = Secret::new(self.credentials.secret_access_key());
         let access_key_id = self.credentials.access_key_id();
         let Some(token) = self.credentials.session_token().filter(|token| !token.is_empty()) else {
+            if let Some(why) = super::mistake(access_key_id, secret.expose()) {
+                return Err(format!("{}: {why}", self.origin()));
+            }
             return Ok(super::access_keys(access_key_id, &secret, &self.origin()));
         };
         jwt::user_claims(token).map_err(|why| {
@@ -139,11 +166,16 @@ fn origin(profile: Option<&str>) -> String {
 }
 
 /// The chain asked again: another program may have written a new token to `~/.aws/credentials`.
-#[derive(Debug)]
 struct ChainToken {
     profile: Option<String>,
     access_key_id: String,
     secret: Secret,
+}
+
+impl fmt::Debug for ChainToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainToken").field("profile", &self.profile).finish_non_exhaustive()
+    }
 }
 
 impl TokenSource for ChainToken {

@@ -160,10 +160,7 @@ impl Auth {
     fn ask(&self, request: Request<'_>) -> Result<Answer, Refusal> {
         http::send_blocking(request, PATIENCE).map_err(|why| Refusal {
             kind: RefusalKind::Away,
-            message: format!(
-                "cannot reach Supabase Auth at {}: {why}; check the network, and --url or --project-ref",
-                self.url
-            ),
+            message: format!("cannot reach Supabase Auth at {}: {why}", self.url),
             retry_after: None,
         })
     }

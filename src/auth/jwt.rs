@@ -96,6 +96,18 @@ pub fn kind(text: &str) -> KeyKind {
     }
 }
 
+/// What `text` is where it can only be an API key of a project, or a token.
+#[must_use]
+pub fn api_key(text: &str) -> Option<&'static str> {
+    match kind(text) {
+        KeyKind::Publishable => Some("a publishable key"),
+        KeyKind::Secret => Some("a secret key, sb_secret_…"),
+        KeyKind::Jwt(_) => Some("a JWT"),
+        // One that was cut or changed on its way.
+        KeyKind::Other => (text.starts_with("eyJ") && text.contains('.')).then_some("a JWT"),
+    }
+}
+
 /// The claims of `token`, unless it is no JWT.
 #[must_use]
 pub fn decode(token: &str) -> Option<Claims> {

@@ -17,6 +17,7 @@ pub mod session_store;
 pub mod sign_in;
 pub mod source;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -29,7 +30,7 @@ use session::SessionCredentials;
 use source::TokenSource;
 
 /// Something to sign requests with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Credential {
     pub provider: SharedCredentialsProvider,
     pub authority: Arc<dyn Authority>,
@@ -39,6 +40,15 @@ pub struct Credential {
     pub renewal: String,
     /// Of a user's token: what it said when it was read first.
     pub claims: Option<Claims>,
+}
+
+pub use keys::mistake;
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The provider would show the whole id.
+        f.debug_struct("Credential").field("description", &self.description).finish_non_exhaustive()
+    }
 }
 
 /// S3 access keys.

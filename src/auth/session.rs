@@ -358,8 +358,10 @@ impl Inner {
         last.said = said;
         drop(last);
         let (source, remedy) = (self.source.describe(), self.source.remedy());
-        if self.stranger.load().is_some() {
+        if self.stranger.load().is_some() && why.starts_with(&source) {
             tracing::error!("{why}");
+        } else if self.stranger.load().is_some() {
+            tracing::error!("{source}: {why}");
         } else if over {
             tracing::error!("{}", self.expired_text(why));
         } else {

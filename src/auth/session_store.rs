@@ -5,7 +5,6 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,12 +160,7 @@ impl SessionFile {
             state_dir::create_private(dir).map_err(told)?;
         }
         let path = self.path.with_extension("lock");
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
+        let lock = private_file::open(&path, OpenOptions::new().write(true).create(true).truncate(false))
             .map_err(told)?;
         let until = Instant::now() + PATIENCE;
         loop {

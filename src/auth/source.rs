@@ -17,6 +17,10 @@ use crate::secret::Secret;
 /// How long a token command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A token file that is found empty is looked at so often, so far apart: it may be between truncation and writing.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// Something that gives tokens.
 pub trait TokenSource: Send + Sync + fmt::Debug {
     /// For messages, e.g. `--session-token-file /run/token`.
@@ -85,11 +89,19 @@ impl TokenSource for TokenFile {
 
     fn load(&self) -> Result<Secret, String> {
         // Taken before reading: a change in between is seen as a change, and read again.
-        *self.loaded.lock() = private_file::stamp(&self.path);
-        let contents = private_file::read(&self.path)
-            .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
-        contents.must_be_private(&self.path, "a session token")?;
-        Ok(Secret::new(contents.text.expose().trim()))
+        for _ in 0..LOOKS {
+            *self.loaded.lock() = private_file::stamp(&self.path);
+            let contents = private_file::read(&self.path)
+                .map_err(|error| format!("cannot read {}: {error}", self.path.display()))?;
+            contents.must_be_private(&self.path, "a session token")?;
+            let token = contents.text.expose().trim();
+            if !token.is_empty() {
+                return Ok(Secret::new(token));
+            }
+            // Whoever writes it without renaming truncates it first.
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        Err(format!("{} is empty", self.path.display()))
     }
 
     fn changed(&self) -> bool {
@@ -148,7 +160,10 @@ impl TokenSource for TokenCommand {
         }
         let text = String::from_utf8(output.stdout)
             .map_err(|_| "--session-token-command printed something that is no text".to_owned())?;
-        Ok(Secret::new(text.trim()))
+        match text.trim() {
+            "" => Err("--session-token-command printed nothing".to_owned()),
+            token => Ok(Secret::new(token)),
+        }
     }
 
     fn remedy(&self) -> String {

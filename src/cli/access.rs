@@ -10,6 +10,8 @@ use super::endpoint::{Endpoint, check_project_ref};
 use super::error::CliError;
 use super::identity::{self, Home, SessionParts};
 use super::local_stack;
+use super::misplaced;
+use super::online;
 use super::setting::Setting;
 use super::settings::{Found, Settings, Source};
 use crate::auth::aws_chain::{self, Chain};
@@ -61,6 +63,7 @@ pub enum Choice {
 /// What is missing or contradicts itself, with the next step.
 pub fn resolve(settings: &Settings) -> Result<Access, CliError> {
     let choice = choose(settings)?;
+    online::wait(settings, Some(&choice))?;
     let parts = identity::read(settings, &choice)?;
     let endpoint = endpoint(settings, Some(&choice), parts.as_ref())?;
     let mut notes = Vec::new();
@@ -70,7 +73,7 @@ pub fn resolve(settings: &Settings) -> Result<Access, CliError> {
     if endpoint.completed {
         notes.push(format!("the endpoint had no path: using {}", endpoint.url));
     }
-    let warnings = warnings(settings, parts.as_ref(), &endpoint);
+    let warnings = warnings(settings, &choice, parts.as_ref(), &endpoint);
     let service = Service { region: region(settings, Some(&choice)), endpoint: endpoint.url.clone() };
     let credential = credential(settings, choice, parts, &endpoint)?;
     Ok(Access { service, credential, warnings, notes })
@@ -94,8 +97,9 @@ pub fn choose(settings: &Settings) -> Result<Choice, CliError> {
              SUPABASE_S3_SECRET_ACCESS_KEY, or name an --aws-profile",
         )),
         Some(other) => Err(CliError::usage(format!(
-            "{}: {other:?} is neither `keys` nor `session`",
-            auth.as_ref().map_or("--auth", |found| &found.origin)
+            "{}: {:?} is neither `keys` nor `session`",
+            auth.as_ref().map_or("--auth", |found| &found.origin),
+            misplaced::shown(other)
         ))),
         None => match (keys.or(aws.clone()), who) {
             (Some(key), Some(who)) if decides(&who, &key) => session(settings),
@@ -122,7 +126,7 @@ fn decides(who: &Found, key: &Found) -> bool {
 
 fn key_pair(settings: &Settings) -> Result<Choice, CliError> {
     match (settings.get(Setting::AccessKeyId), settings.get(Setting::SecretAccessKey)) {
-        (Some(id), Some(secret)) => Ok(Choice::Keys { id, secret }),
+        (Some(id), Some(secret)) => pair(id, secret),
         (Some(id), None) => {
             Err(CliError::failed(format!("{id} is set; set SUPABASE_S3_SECRET_ACCESS_KEY as well")))
         }
@@ -130,6 +134,17 @@ fn key_pair(settings: &Settings) -> Result<Choice, CliError> {
             Err(CliError::failed(format!("{secret} is set; set SUPABASE_S3_ACCESS_KEY_ID as well")))
         }
         (None, None) => Err(CliError::failed(format!("no access keys. {HOW}"))),
+    }
+}
+
+/// Two settings that are to be a pair of access keys.
+///
+/// # Errors
+/// What cannot be a pair, before anything of it is sent or shown.
+pub fn pair(id: Found, secret: Found) -> Result<Choice, CliError> {
+    match auth::mistake(id.text(), secret.text()) {
+        Some(why) => Err(CliError::failed(format!("{id} and {secret}: {why}"))),
+        None => Ok(Choice::Keys { id, secret }),
     }
 }
 
@@ -162,7 +177,9 @@ fn chain(settings: &Settings, profile: Option<&Found>) -> Result<Choice, CliErro
     match aws_chain::load(profile.map(|found| found.value.expose())) {
         Ok(chain) => Ok(Choice::Chain(Box::new(chain))),
         Err(why) if profile.is_some() => Err(CliError::failed(why)),
-        Err(why) => Err(CliError::failed(format!("no credentials. {HOW}. ({why})"))),
+        Err(why) => {
+            Err(CliError::failed(format!("no credentials: {why}. {HOW}{}", settings.profiles_hint())))
+        }
     }
 }
 
@@ -332,12 +349,25 @@ pub fn project_ref(
     })
 }
 
-fn warnings(settings: &Settings, parts: Option<&SessionParts>, endpoint: &Endpoint) -> Vec<String> {
+fn warnings(
+    settings: &Settings,
+    choice: &Choice,
+    parts: Option<&SessionParts>,
+    endpoint: &Endpoint,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     if !endpoint.https && !endpoint.is_loopback() {
         warnings.push(format!("{} is not https: tokens and contents can be read on the way", endpoint.url));
     }
     if let Some(SessionParts { claims, api_key, .. }) = parts {
+        let asked_for = matches!(choice, Choice::Session { who, .. } if who.setting == Setting::AsAnon);
+        if claims.role == "anon" && claims.sub.is_none() && !asked_for {
+            warnings.push(
+                "the session token is an anon key, which is no user's: only what policies allow to everybody is shown; \
+                 give the access_token of a signed-in user, or say --as-anon"
+                    .into(),
+            );
+        }
         if claims.role == "service_role" {
             warnings
                 .push("the session token has the role service_role: Row Level Security is bypassed".into());

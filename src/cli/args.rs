@@ -11,45 +11,53 @@ use super::lab::args::{DiffArgs, RightsArgs, TestArgs};
 use super::setting::Setting;
 use super::settings::{Files, Layer, Source};
 
-const EXAMPLES: &str = "\
+/// Paragraphs are one line each, which is wrapped to the terminal; examples are short enough to stay whole in 80 columns.
+pub const EXAMPLES: &str = "\
 Examples:
-  # With S3 access keys (Project Settings > Storage > S3 access keys): full access, Row Level Security bypassed
-  export SUPABASE_S3_ACCESS_KEY_ID=… SUPABASE_S3_SECRET_ACCESS_KEY=…
-  supafs mount --project-ref abcdefghijklmnopqrst photos ~/photos
+  # With S3 access keys: full access, Row Level Security bypassed.
+  # (in the dashboard: Project Settings, Storage, S3 access keys)
+  export SUPABASE_S3_ACCESS_KEY_ID=your-id
+  export SUPABASE_S3_SECRET_ACCESS_KEY=your-secret
+  export SUPABASE_PROJECT_REF=abcdefghijklmnopqrst
+  supafs mount photos ~/photos
 
-  # As one signed-in user: what the policies on storage.objects allow
-  export SUPABASE_PUBLISHABLE_KEY=…
-  supafs login --project-ref abcdefghijklmnopqrst --email alice@example.com
+  # As one signed-in user: what the policies on storage.objects allow.
+  export SUPABASE_PUBLISHABLE_KEY=your-key
+  supafs login --email alice@example.com
   supafs mount --user alice@example.com photos ~/photos
 
-  # On the local stack: with its access keys, or as any user
+  # On the local stack: with its access keys, or as any user.
   supafs mount --local photos ~/photos
-  supafs mount --local --as-user UUID photos ~/photos
+  supafs mount --local --as-user a11ce000-5a1e-4c1d-9f00-00000000a11c photos ~/p
 
   supafs unmount ~/photos
   supafs doctor photos
 
-  # What users may do there, found out by trying, without a trace; supafs test holds it against a file
-  supafs access --local photos --as alice=UUID --as bob=UUID --as anon
+  # What users may do there, found out by trying, without a trace.
+  # (supafs test holds it against a file)
+  supafs access --local photos --as anon
 
-Settings come from, first match wins: flags, environment, --env-file, [profile.NAME] in
-~/.config/supafs/config.toml. Profile keys are the long options with underscores, and access_key_id,
-secret_access_key, anon_key, publishable_key, session_token, password, jwt_secret. Secrets are never flags.
+Settings come from, first match wins: flags, environment, --env-file, [profile.NAME] in ~/.config/supafs/config.toml. Profile keys are the long options with underscores, and access_key_id, secret_access_key, anon_key, publishable_key, session_token, password, jwt_secret. Secrets are never flags.
 
 Credentials, by variable:
-  SUPABASE_S3_ACCESS_KEY_ID, SUPABASE_S3_SECRET_ACCESS_KEY   access keys
-  SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEY              with one of the next lines: one user
-  SUPABASE_SESSION_TOKEN                                     the user's access_token (a JWT)
-  SUPABASE_SESSION_TOKEN_FILE, SUPABASE_SESSION_TOKEN_COMMAND
-  SUPABASE_EMAIL, SUPABASE_PASSWORD                          sign in
-  SUPABASE_JWT_SECRET                                        with --as-user or --as-anon
+  SUPABASE_S3_ACCESS_KEY_ID, SUPABASE_S3_SECRET_ACCESS_KEY: access keys
+  SUPABASE_ANON_KEY or SUPABASE_PUBLISHABLE_KEY, with one of these: one user
+    SUPABASE_SESSION_TOKEN: the user's access_token (a JWT)
+    SUPABASE_SESSION_TOKEN_FILE, SUPABASE_SESSION_TOKEN_COMMAND
+    SUPABASE_EMAIL, SUPABASE_PASSWORD: sign in
+    SUPABASE_JWT_SECRET: with --as-user or --as-anon
+
 Only where none of these is set: the only session of `supafs login`, else the AWS environment and ~/.aws files.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 75 files are left in the spool (mount in the foreground, unmount).";
 
+const BRIEF: &str = "\
+supafs mount BUCKET MOUNTPOINT mounts a bucket. `supafs --help` has examples and says how credentials are given.";
+
 /// Mount a Supabase Storage bucket as a directory.
 #[derive(Debug, Parser)]
-#[command(name = "supafs", version, after_help = EXAMPLES, max_term_width = 110)]
+// The library's own limit is 100 columns.
+#[command(name = "supafs", version, after_help = BRIEF, after_long_help = EXAMPLES, max_term_width = 0)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -61,7 +69,8 @@ pub enum Command {
     #[command(
         override_usage = "supafs mount [OPTIONS] <BUCKET[/PREFIX]> <MOUNTPOINT>\n       \
                           supafs mount [OPTIONS] --all [--bucket NAME]… <MOUNTPOINT>",
-        after_help = MOUNT_HELP
+        after_help = MOUNT_BRIEF,
+        after_long_help = MOUNT_HELP
     )]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the mount point is free and the daemon has ended.
@@ -89,9 +98,10 @@ pub enum Command {
 }
 
 const MOUNT_HELP: &str = "\
-Every option can also be set by variable (SUPAFS_ and its name, e.g. SUPAFS_METADATA_TTL, except those that
-name another), in an env file, in a profile, and in the list of -o with underscores: -o metadata_ttl=10s,ro.
-See `supafs --help` for credentials and examples.";
+Every option can also be set by variable (SUPAFS_ and its name, e.g. SUPAFS_METADATA_TTL, except those that name another), in an env file, in a profile, and in the list of -o with underscores: -o metadata_ttl=10s,ro. See `supafs --help` for credentials and examples.";
+
+const MOUNT_BRIEF: &str = "\
+These are the most used options; `supafs mount --help` has all, `supafs --help` examples.";
 
 #[derive(Debug, Args, Default)]
 pub struct MountArgs {
@@ -130,16 +140,16 @@ pub struct FileArgs {
     #[arg(long)]
     pub allow_other: bool,
     /// Owner of every file, id or name [default: you]
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", hide_short_help = true)]
     pub uid: Option<String>,
     /// Group of every file, id or name [default: yours]
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", hide_short_help = true)]
     pub gid: Option<String>,
     /// Permissions of files, octal [default: 644]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", hide_short_help = true)]
     pub file_mode: Option<String>,
     /// Permissions of directories, octal [default: 755]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", hide_short_help = true)]
     pub dir_mode: Option<String>,
 }
 
@@ -151,34 +161,34 @@ pub struct WritingArgs {
     pub write_back: bool,
     /// How long an upload waits for further changes, with --write-back [default: 2.5 round trips, 5ms to
     /// 50ms]; each change puts it off anew, by ten times that in all
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub write_back_delay: Option<String>,
     /// With --write-back, what close acknowledged is safe from a loss of power, too
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub spool_sync: bool,
     /// What fsync waits for with --write-back: remote (the bucket) or local (the spool) [default: remote]
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", hide_short_help = true)]
     pub fsync: Option<String>,
     /// Where files wait that are not in the bucket yet [default: $XDG_STATE_HOME/supafs/spool]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, hide_short_help = true)]
     pub spool_dir: Option<String>,
     /// How much may wait there [default: 10GiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub spool_size: Option<String>,
     /// How long an unmount waits for uploads [default: 5m]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub drain_timeout: Option<String>,
     /// When somebody else changed a file meanwhile: copy (ours goes beside it), overwrite, or fail [default: copy]
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", hide_short_help = true)]
     pub on_conflict: Option<String>,
     /// Refuse names that Supabase does not take, instead of escaping them
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub strict_names: bool,
     /// Cache-Control of new objects [default: none]
-    #[arg(long, value_name = "VALUE")]
+    #[arg(long, value_name = "VALUE", hide_short_help = true)]
     pub cache_control: Option<String>,
     /// Size of the parts of large uploads, at least 5MiB [default: 8MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub part_size: Option<String>,
 }
 
@@ -186,29 +196,29 @@ pub struct WritingArgs {
 #[command(next_help_heading = "Caching and requests")]
 pub struct TuningArgs {
     /// How long a listing or an attribute is believed [default: 5s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub metadata_ttl: Option<String>,
     /// How long a name that is not there is believed to be missing [default: 5s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub negative_ttl: Option<String>,
     /// Directory entries and attributes kept in memory [default: 200000, less where --cache-memory is below 100MiB]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub metadata_entries: Option<String>,
     /// Memory for file contents, read-ahead, listings and uploads, at least 16MiB [default: 256MiB, less on a machine
     /// or in a control group of less than 2GiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub cache_memory: Option<String>,
     /// Requests in flight at most [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_requests: Option<String>,
     /// An operation that makes no progress for this long ends with an error [default: 60s]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub op_timeout: Option<String>,
     /// Log of the daemon [default: a file below $XDG_STATE_HOME/supafs/log]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub log_file: Option<String>,
     /// Where the daemon writes its counters
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub status_file: Option<String>,
 }
 

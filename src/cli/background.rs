@@ -55,16 +55,17 @@ pub enum Role {
 }
 
 /// Forks. In the daemon it returns at once, in a session of its own, with output going to `output` (else
-/// nowhere). In the command it returns when the daemon has reported.
+/// nowhere). In the command it returns when the daemon has reported; what `meanwhile` gives lives until then.
 ///
 /// # Errors
 /// In the command: what the daemon reported, or that it died.
-pub fn detach(output: Option<File>) -> Result<Role, CliError> {
+pub fn detach<G>(output: Option<File>, meanwhile: impl FnOnce() -> G) -> Result<Role, CliError> {
     let told = |error: io::Error| CliError::failed(format!("cannot go into the background: {error}"));
     let (read, write) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| told(errno.into()))?;
     match sys::fork_single_threaded().map_err(told)? {
         Side::Parent(child) => {
             drop(write);
+            let _meanwhile = meanwhile();
             wait(File::from(read), child).map(|()| Role::Command)
         }
         Side::Child => {

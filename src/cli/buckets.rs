@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::BucketsArgs;
 use super::error::CliError;
+use super::online::Hint;
 use super::settings::Settings;
 use super::{access, block_on, mount, warn};
 use crate::auth::Credential;
@@ -74,6 +75,7 @@ pub fn must_be_listable(service: &Service, credential: &Credential, tuning: &Tun
 }
 
 fn list(service: &Service, credential: &Credential, tuning: &Tuning) -> Result<Vec<BucketEntry>, CliError> {
+    let _hint = Hint::begin(&service.endpoint);
     let service = S3Service::new(
         service,
         credential.provider.clone(),
@@ -83,7 +85,11 @@ fn list(service: &Service, credential: &Credential, tuning: &Tuning) -> Result<V
     )
     .map_err(CliError::failed)?;
     block_on(async { service.buckets().await })?.map_err(|error| {
-        CliError::failed(format!("cannot list the buckets: {error}. `supafs doctor` says more"))
+        CliError::failed(
+            error
+                .unreached()
+                .unwrap_or_else(|| format!("cannot list the buckets: {error}. `supafs doctor` says more")),
+        )
     })
 }
 

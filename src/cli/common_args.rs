@@ -21,8 +21,12 @@ pub struct ProjectArgs {
     /// with --env-file - [env: SUPAFS_LOCAL]
     #[arg(long, help_heading = "Where")]
     pub local: bool,
+    /// Keep trying for so long to reach the server, at boot for instance [env: SUPAFS_WAIT_ONLINE] [default: 0s, so
+    /// that a wrong name or a closed port is told at once, silence after 10s]
+    #[arg(long, value_name = "TIME", help_heading = "Where", hide_short_help = true)]
+    pub wait_online: Option<String>,
     /// File with the anon or publishable key [env: SUPABASE_ANON_KEY_FILE]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credentials", hide_short_help = true)]
     pub anon_key_file: Option<String>,
 }
 
@@ -31,6 +35,7 @@ impl ProjectArgs {
         layer.set(Setting::ProjectRef, self.project_ref.clone());
         layer.set(Setting::Url, self.url.clone());
         layer.set(Setting::Local, self.local.then_some("true"));
+        layer.set(Setting::WaitOnline, self.wait_online.clone());
         layer.set(Setting::AnonKeyFile, self.anon_key_file.clone());
     }
 }
@@ -42,7 +47,7 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "NAME", help_heading = "Settings")]
     pub profile: Option<String>,
     /// Profile file [env: SUPAFS_CONFIG] [default: ~/.config/supafs/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings", hide_short_help = true)]
     pub config: Option<PathBuf>,
     /// File of NAME=value lines, read as if they were in the environment; - is standard input
     /// [env: SUPAFS_ENV_FILE]
@@ -64,18 +69,18 @@ pub struct WhereArgs {
     #[command(flatten)]
     pub project: ProjectArgs,
     /// URL of the S3 endpoint, instead of the project's [env: SUPABASE_S3_ENDPOINT]
-    #[arg(long, value_name = "URL", help_heading = "Where")]
+    #[arg(long, value_name = "URL", help_heading = "Where", hide_short_help = true)]
     pub endpoint: Option<String>,
     /// Region of the signature [env: SUPABASE_S3_REGION] [default: us-east-1]
-    #[arg(long, value_name = "REGION", help_heading = "Where")]
+    #[arg(long, value_name = "REGION", help_heading = "Where", hide_short_help = true)]
     pub region: Option<String>,
     /// Take the access keys from this profile of ~/.aws/config and ~/.aws/credentials [env: SUPAFS_AWS_PROFILE]
-    #[arg(long, value_name = "NAME", help_heading = "Credentials")]
+    #[arg(long, value_name = "NAME", help_heading = "Credentials", hide_short_help = true)]
     pub aws_profile: Option<String>,
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// What to log: error, warn, info, debug or trace [env: SUPAFS_LOG_LEVEL]
-    #[arg(long, value_name = "LEVEL", help_heading = "Settings")]
+    #[arg(long, value_name = "LEVEL", help_heading = "Settings", hide_short_help = true)]
     pub log_level: Option<String>,
 }
 
@@ -105,7 +110,7 @@ pub struct AccessArgs {
     #[command(flatten)]
     pub place: WhereArgs,
     /// Which credential to use where both are configured: keys or session [env: SUPAFS_AUTH]
-    #[arg(long, value_name = "KIND", help_heading = "Credentials")]
+    #[arg(long, value_name = "KIND", help_heading = "Credentials", hide_short_help = true)]
     pub auth: Option<String>,
     /// File with the user's access token; read again when it changes or the token nears expiry
     /// [env: SUPABASE_SESSION_TOKEN_FILE]
@@ -113,7 +118,7 @@ pub struct AccessArgs {
     pub session_token_file: Option<String>,
     /// Shell command that prints the user's access token; run again near expiry
     /// [env: SUPABASE_SESSION_TOKEN_COMMAND]
-    #[arg(long, value_name = "CMD", help_heading = "Credentials")]
+    #[arg(long, value_name = "CMD", help_heading = "Credentials", hide_short_help = true)]
     pub session_token_command: Option<String>,
     /// A session of `supafs login`; without a name, the only one [env: SUPAFS_USER]
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Credentials")]
@@ -126,13 +131,13 @@ pub struct AccessArgs {
     #[arg(long, value_name = "UUID", help_heading = "Credentials")]
     pub as_user: Option<String>,
     /// Be nobody: the anon role [env: SUPAFS_AS_ANON]
-    #[arg(long, help_heading = "Credentials")]
+    #[arg(long, help_heading = "Credentials", hide_short_help = true)]
     pub as_anon: bool,
     /// With --as-user: the database role [env: SUPAFS_ROLE] [default: authenticated]
-    #[arg(long, value_name = "ROLE", help_heading = "Credentials")]
+    #[arg(long, value_name = "ROLE", help_heading = "Credentials", hide_short_help = true)]
     pub role: Option<String>,
     /// With --as-user or --as-anon: more claims of the token, a JSON object or a file of one [env: SUPAFS_CLAIMS]
-    #[arg(long, value_name = "JSON|@FILE", help_heading = "Credentials")]
+    #[arg(long, value_name = "JSON|@FILE", help_heading = "Credentials", hide_short_help = true)]
     pub claims: Option<String>,
 }
 

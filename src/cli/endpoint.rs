@@ -2,8 +2,24 @@
 
 use std::path::PathBuf;
 
+use super::misplaced::shown;
+
 /// Path of the S3 protocol behind Supabase's gateway.
 pub const S3_PATH: &str = "/storage/v1/s3/";
+
+/// What people copy from elsewhere: none of these is where objects are.
+const OTHER_APIS: &[&str] = &[
+    "/rest/v1",
+    "/auth/v1",
+    "/graphql/v1",
+    "/realtime/v1",
+    "/functions/v1",
+    "/storage/v1",
+    "/storage/v1/object",
+];
+
+/// Supabase's have 20 letters; those of self-hosted servers are names that people choose.
+const LONGEST_REF: usize = 40;
 
 /// A checked endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +82,8 @@ impl Endpoint {
         let text = text.trim();
         let wrong = |why: &str| {
             format!(
-                "the endpoint {text:?} {why}; write e.g. https://<project-ref>.storage.supabase.co{S3_PATH}"
+                "the endpoint {:?} {why}; write e.g. https://<project-ref>.storage.supabase.co{S3_PATH}",
+                shown(text)
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("has no http:// or https://"))?;
@@ -77,6 +94,14 @@ impl Endpoint {
         };
         if rest.contains(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
             return Err(wrong("has a character that no URL has"));
+        }
+        if let Some(api) = OTHER_APIS.iter().find(|api| rest.trim_end_matches('/').ends_with(**api)) {
+            let url = text.trim_end_matches('/');
+            return Err(format!(
+                "{} is the URL of another API of the project; leave the {api} away: {}",
+                shown(text),
+                shown(&url[..url.len() - api.len()])
+            ));
         }
         if rest.contains(['?', '#']) {
             return Err(wrong("has a query or a fragment"));
@@ -136,12 +161,13 @@ fn host_of(authority: &str) -> Option<String> {
 /// What is wrong, and where to find the ref.
 pub fn check_project_ref(project_ref: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if !project_ref.is_empty() && project_ref.len() <= 63 && project_ref.chars().all(fine) {
+    if !project_ref.is_empty() && project_ref.len() <= LONGEST_REF && project_ref.chars().all(fine) {
         return Ok(());
     }
     Err(format!(
-        "{project_ref:?} is no project ref: it is the part of https://<project-ref>.supabase.co in front of \
-         .supabase.co; give a whole URL with --endpoint"
+        "{:?} is no project ref: it is the part of https://<project-ref>.supabase.co in front of \
+         .supabase.co; give a whole URL with --endpoint",
+        shown(project_ref)
     ))
 }
 

@@ -41,13 +41,20 @@ pub fn read(path: &Path) -> Result<HashMap<String, Secret>, CliError> {
 /// Text that is none.
 pub fn parse(path: &Path, text: &Secret) -> Result<HashMap<String, Secret>, CliError> {
     let mut values = HashMap::new();
-    for (index, entry) in dotenvy::from_read_iter(text.expose().as_bytes()).enumerate() {
+    if let Some((line, quote)) = open_quote(text.expose()) {
+        return Err(CliError::failed(format!(
+            "{}, line {line}: the quote {quote} is not closed; close it, or write a value that has one in quotes of the \
+             other kind",
+            path.display()
+        )));
+    }
+    for entry in dotenvy::from_read_iter(text.expose().as_bytes()) {
         // The parser's own message shows the line, which may hold a secret.
-        let (name, value) = entry.map_err(|_| {
+        let (name, value) = entry.map_err(|error| {
             CliError::failed(format!(
-                "{}: entry {} is not NAME=value; put a value with spaces or $ in single quotes",
+                "{}{}: it is not NAME=value; put a value with spaces or $ in single quotes",
                 path.display(),
-                index + 1
+                line_of(&error, text).map_or_else(String::new, |line| format!(", line {line}"))
             ))
         })?;
         if !value.is_empty() {
@@ -55,6 +62,36 @@ pub fn parse(path: &Path, text: &Secret) -> Result<HashMap<String, Secret>, CliE
         }
     }
     Ok(values)
+}
+
+/// The line of the text, from 1 on, that the parser does not understand.
+fn line_of(error: &dotenvy::Error, text: &Secret) -> Option<usize> {
+    let dotenvy::Error::LineParse(entry, _) = error else { return None };
+    let first = entry.lines().next()?.trim();
+    text.expose().lines().position(|line| line.trim() == first).map(|index| index + 1)
+}
+
+/// The line and the sign of a quote that is still open at the end: everything behind it would be one value.
+fn open_quote(text: &str) -> Option<(usize, char)> {
+    let mut open = None;
+    let (mut line, mut escaped, mut before) = (1, false, '\n');
+    let mut is_comment = false;
+    for c in text.chars() {
+        match (c, open) {
+            _ if std::mem::take(&mut escaped) => {}
+            ('\\', None | Some((_, '"'))) if !is_comment => escaped = true,
+            ('#', None) if before.is_whitespace() => is_comment = true,
+            ('\'' | '"', None) if !is_comment => open = Some((line, c)),
+            ('\'' | '"', Some((_, quote))) if c == quote => open = None,
+            _ => {}
+        }
+        if c == '\n' {
+            line += 1;
+            is_comment = false;
+        }
+        before = c;
+    }
+    open
 }
 
 #[cfg(test)]

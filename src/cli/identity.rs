@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::access::{self, Choice};
 use super::error::CliError;
+use super::online::Hint;
 use super::password;
 use super::setting::Setting;
 use super::settings::{Found, Settings, expand};
@@ -186,6 +187,7 @@ fn kept(settings: &Settings, who: &Found) -> Result<SessionParts, CliError> {
     check_role_and_claims(settings, who)?;
     let (file, kept) = find_kept(settings, who)?;
     let source = KeptSession::new(file);
+    let _hint = Hint::begin(&kept.url);
     let token = source.load().map_err(|why| CliError::failed(format!("{}: {why}", source.describe())))?;
     let claims = jwt::user_claims(token.expose())
         .map_err(|why| CliError::failed(format!("the token of {}: {why}", source.describe())))?;
@@ -220,6 +222,7 @@ fn source(
         Setting::Email => {
             let auth = Auth::new(&access::api_url(settings, Some(choice))?, api_key.clone());
             let password = password::of(settings, text)?;
+            let _hint = Hint::begin(&access::api_url(settings, Some(choice))?);
             let session = OwnSession::sign_in(auth, text, &password);
             Box::new(session.map_err(|refusal| CliError::failed(refusal.message))?)
         }

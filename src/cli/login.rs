@@ -3,6 +3,7 @@
 use super::access::{self, API_KEYS};
 use super::args::{LoginArgs, LogoutArgs};
 use super::error::CliError;
+use super::online::{self, Hint};
 use super::settings::Settings;
 use super::{identity, password, warn};
 use crate::auth::gotrue::{Auth, Grant, RefusalKind};
@@ -40,8 +41,11 @@ pub fn sign_in(args: &LoginArgs) -> Result<(), CliError> {
     }
     let password = password::of(&settings, &email)?;
 
+    online::wait(&settings, None)?;
     let auth = Auth::new(&url, api_key.clone());
+    let hint = Hint::begin(&url);
     let grant = auth.sign_in(&email, &password).map_err(|refusal| CliError::failed(refusal.message))?;
+    drop(hint);
     let claims = jwt::user_claims(grant.access_token.expose()).map_err(CliError::failed)?;
     let project_ref = access::project_ref(&settings, &claims, &api_key, &endpoint)?;
     let kept = kept(url, project_ref, api_key, grant);

@@ -14,9 +14,11 @@ mod identity;
 mod lab;
 mod local_stack;
 mod login;
+mod misplaced;
 mod mount;
 mod mount_table;
 mod mountpoint;
+mod online;
 mod option_list;
 mod password;
 mod presence;
@@ -26,6 +28,7 @@ mod settings;
 mod spool;
 mod units;
 mod unmount;
+mod variables;
 mod whoami;
 
 use std::ffi::OsString;
@@ -53,6 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("supafs: cannot protect this process: {error}");
         return ExitCode::FAILURE;
     }
+    variables::make_absolute();
     let result = match cli.command {
         Command::Mount(args) => mount::run(&args),
         Command::Unmount(args) => unmount::run(&args),

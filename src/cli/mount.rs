@@ -8,6 +8,7 @@ use super::access::{self, Access};
 use super::args::MountArgs;
 use super::background::{self, Report, Role};
 use super::error::CliError;
+use super::online::Hint;
 use super::option_list::{self, OptionList};
 use super::presence::Presence;
 use super::setting::Setting;
@@ -76,7 +77,7 @@ fn in_background(
     };
     let log = open_log(&path)?;
     let output = log.duplicate().ok();
-    let mut report = match background::detach(output)? {
+    let mut report = match background::detach(output, || Hint::begin(&config.service.endpoint))? {
         Role::Command => return Ok(()),
         Role::Daemon(report) => report,
     };
@@ -101,15 +102,15 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     }
     let presence = Presence::announce(&config.mountpoint)
         .map_err(|error| CliError::failed(format!("cannot keep state: {error}; set XDG_STATE_HOME")))?;
-    let ended = daemon::run(
-        config,
-        credential.provider,
-        Arc::clone(&credential.authority),
-        || report.ready(),
-        |left| {
-            presence.tell(left);
-        },
-    );
+    let hint = Hint::begin(endpoint);
+    let ready = || {
+        drop(hint);
+        report.ready();
+    };
+    let ended =
+        daemon::run(config, credential.provider, Arc::clone(&credential.authority), ready, |remaining| {
+            presence.tell(remaining);
+        });
     drop(presence);
     match ended {
         Ok(0) => Ok(()),

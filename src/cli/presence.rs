@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::state_dir;
+use crate::daemon::Remaining;
+use crate::{private_file, state_dir};
 
 /// Held by a daemon for as long as it lives.
 #[derive(Debug)]
@@ -21,8 +22,10 @@ pub struct Presence {
     lock: Flock<File>,
 }
 
-/// Digits of the first line.
+/// Digits of the number of files on the first line.
 const WIDTH: usize = 12;
+/// Digits of the seconds behind it: how long a server that does not answer is still waited for.
+const SECONDS: usize = 8;
 
 /// A daemon that has not ended.
 pub struct Outlived {
@@ -37,16 +40,17 @@ impl Presence {
     pub fn announce(mountpoint: &Path) -> io::Result<Self> {
         let dir = state_dir::below("mounts")?;
         let path = dir.join(format!("{}{}", prefix(mountpoint), std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        write!(file, "{:>WIDTH$}\n{}\n", 0, mountpoint.display())?;
+        let mut file = private_file::open(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
+        write!(file, "{:>WIDTH$}{:>SECONDS$}\n{}\n", 0, 0, mountpoint.display())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, lock })
     }
 
-    /// Tells how many files are left to upload.
-    pub fn tell(&self, left: usize) {
+    /// Tells how the upload at the end goes.
+    pub fn tell(&self, Remaining { files, away }: Remaining) {
+        let seconds = away.map_or(0, |away| away.as_secs().max(1));
         // Who waits is told less then, and waits all the same.
-        let _untold = self.lock.write_all_at(format!("{left:>WIDTH$}").as_bytes(), 0);
+        let _untold = self.lock.write_all_at(format!("{files:>WIDTH$}{seconds:>SECONDS$}").as_bytes(), 0);
     }
 }
 
@@ -59,28 +63,28 @@ impl Drop for Presence {
 
 /// Waits until no daemon of `mountpoint` is left, and answers how many files they left in the spool. A daemon that
 /// uploads is waited for as long as it does (`--drain-timeout` bounds that), another one for `patience`. `progress` is
-/// told how many files are left, whenever that changes.
+/// told how it goes, whenever that changes.
 ///
 /// # Errors
 /// The process id of one that does not end.
 pub fn wait_for_end(
     mountpoint: &Path,
     patience: Duration,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(Remaining),
 ) -> Result<usize, Outlived> {
     let prefix = prefix(mountpoint);
     let mut staged = 0;
     for path in announced(&prefix) {
         let Ok(file) = File::open(&path) else { continue };
         let mut deadline = Instant::now() + patience;
-        let mut told = 0;
+        let mut told = Remaining { files: 0, away: None };
         while is_held(&file) {
             let left = read_left(&file);
             if left != told {
                 progress(left);
                 told = left;
             }
-            if left > 0 {
+            if left.files > 0 {
                 deadline = Instant::now() + patience;
             } else if Instant::now() > deadline {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -89,7 +93,7 @@ pub fn wait_for_end(
             std::thread::sleep(Duration::from_millis(10));
         }
         // What it told last stands.
-        staged += read_left(&file);
+        staged += read_left(&file).files;
         let _ = fs::remove_file(&path);
     }
     Ok(staged)
@@ -116,10 +120,19 @@ fn announced(prefix: &str) -> BTreeSet<PathBuf> {
     found
 }
 
-fn read_left(file: &File) -> usize {
-    let mut digits = [0; WIDTH];
-    let read = file.read_at(&mut digits, 0).unwrap_or(0);
-    std::str::from_utf8(&digits[..read]).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+fn read_left(file: &File) -> Remaining {
+    let mut line = [0; WIDTH + SECONDS];
+    let read = file.read_at(&mut line, 0).unwrap_or(0);
+    let number = |digits: &[u8]| {
+        // A daemon of an earlier version has nothing behind the first number.
+        let text = std::str::from_utf8(digits).ok()?.lines().next()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let (files, seconds) = line[..read].split_at(WIDTH.min(read));
+    Remaining {
+        files: number(files).and_then(|files| usize::try_from(files).ok()).unwrap_or(0),
+        away: number(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+    }
 }
 
 fn is_held(file: &File) -> bool {

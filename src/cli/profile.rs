@@ -47,6 +47,16 @@ pub fn read(config: Option<&Path>, named: Option<&str>) -> Result<Option<Layer>,
     parse(&path, &contents, named)
 }
 
+/// The names of all profiles with their file, for a hint; nothing where the file is not there or cannot be read.
+#[must_use]
+pub fn names(config: Option<&Path>) -> Option<(PathBuf, Vec<String>)> {
+    let path = config.map(Path::to_owned).or_else(standard_path)?;
+    let contents = private_file::read(&path).ok()?;
+    let mut file: Table = contents.text.expose().parse().ok()?;
+    let Some(Value::Table(profiles)) = file.remove("profile") else { return None };
+    Some((path, profiles.keys().cloned().collect()))
+}
+
 /// `$XDG_CONFIG_HOME/supafs/config.toml`.
 fn standard_path() -> Option<PathBuf> {
     state_dir::xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("supafs/config.toml"))

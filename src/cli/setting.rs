@@ -3,6 +3,8 @@
 //! The one table that flags, environment, env files and profiles share. A key is the long option or the
 //! variable in lower case with underscores.
 
+pub use crate::similar::nearest;
+
 /// One thing that can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
@@ -11,6 +13,7 @@ pub enum Setting {
     Endpoint,
     Region,
     Local,
+    WaitOnline,
     Auth,
     AccessKeyId,
     SecretAccessKey,
@@ -86,6 +89,7 @@ pub const SPELLINGS: &[Spelling] = &[
     plain(Setting::Endpoint, "endpoint", "SUPABASE_S3_ENDPOINT"),
     plain(Setting::Region, "region", "SUPABASE_S3_REGION"),
     plain(Setting::Local, "local", "SUPAFS_LOCAL"),
+    plain(Setting::WaitOnline, "wait_online", "SUPAFS_WAIT_ONLINE"),
     plain(Setting::Auth, "auth", "SUPAFS_AUTH"),
     hidden(Setting::AccessKeyId, "access_key_id", "SUPABASE_S3_ACCESS_KEY_ID", false),
     hidden(Setting::SecretAccessKey, "secret_access_key", "SUPABASE_S3_SECRET_ACCESS_KEY", true),
@@ -145,15 +149,4 @@ impl Setting {
     pub fn by_key(key: &str) -> Option<&'static Spelling> {
         SPELLINGS.iter().find(|spelling| spelling.key == key)
     }
-}
-
-/// The known name nearest to a mistyped one, if any is near.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(similarity, _)| *similarity > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }

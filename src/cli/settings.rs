@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::setting::{SPELLINGS, Setting};
-use super::{env_file, local_stack, profile, units};
+use super::{env_file, local_stack, misplaced, profile, units};
 use crate::secret::Secret;
 
 /// Where the values of one layer come from. The order of the variants is the order of precedence.
@@ -111,13 +111,15 @@ pub struct Files {
 #[derive(Debug, Clone)]
 pub struct Settings {
     layers: Vec<Layer>,
+    /// The profile file that was named, if one was.
+    config: Option<PathBuf>,
 }
 
 impl Settings {
     /// From layers in order of precedence.
     #[must_use]
     pub fn new(layers: Vec<Layer>) -> Self {
-        Self { layers }
+        Self { layers, config: None }
     }
 
     /// Reads the environment and the files below the layers that the command line gave.
@@ -129,23 +131,39 @@ impl Settings {
         let mut named = files.profile.clone().or_else(|| non_empty("SUPAFS_PROFILE"));
         let mut config = files.config.clone().or_else(|| non_empty("SUPAFS_CONFIG").map(PathBuf::from));
         let mut variables = None;
-        if let Some(path) = files.env_file.clone().or_else(|| non_empty("SUPAFS_ENV_FILE").map(PathBuf::from))
-        {
+        let env_file = files.env_file.clone().or_else(|| non_empty("SUPAFS_ENV_FILE").map(PathBuf::from));
+        check_names(named.as_deref(), config.as_deref(), env_file.as_deref())?;
+        if let Some(path) = env_file {
             let env = variables.insert(env_file::read(&path)?);
             named = named.or_else(|| env.get("SUPAFS_PROFILE").map(|name| name.expose().to_owned()));
             config = config.or_else(|| env.get("SUPAFS_CONFIG").map(|file| PathBuf::from(file.expose())));
+            check_names(named.as_deref(), config.as_deref(), None)?;
             layers.push(Layer::of_variables(Source::EnvFile(path), |name| {
                 env.get(name).map(|value| value.expose().to_owned())
             }));
         }
         layers.extend(profile::read(config.as_deref(), named.as_deref())?);
-        let mut settings = Self::new(layers);
+        let mut settings = Self { config, ..Self::new(layers) };
         if let Some(asked) = settings.get(Setting::Local)
             && settings.parsed(Setting::Local, false, units::boolean)?
         {
             settings.layers.insert(asked.rank + 1, local_stack::layer(variables.as_ref())?);
         }
+        misplaced::check(&settings)?;
         Ok(settings)
+    }
+
+    /// A profile that may be what is missing, in words; empty where there is none.
+    #[must_use]
+    pub fn profiles_hint(&self) -> String {
+        match profile::names(self.config.as_deref()) {
+            Some((file, names)) if !names.is_empty() => format!(
+                ". Or use a profile of {}, with --profile or SUPAFS_PROFILE: {}",
+                file.display(),
+                names.join(", ")
+            ),
+            _ => String::new(),
+        }
     }
 
     /// The switch, which is off where it is not set.
@@ -197,8 +215,8 @@ impl Settings {
         let Some(found) = self.get(setting) else { return Ok(default) };
         let text = found.value.expose().trim();
         parse(text).map_err(|why| {
-            // Only what is no secret is parsed, so the value can be shown.
-            CliError::usage(format!("{}: {text:?} {why}", found.origin))
+            // Only what is no secret is parsed, so the value can be shown, unless one was put there by mistake.
+            CliError::usage(format!("{}: {:?} {why}", found.origin, misplaced::shown(text)))
         })
     }
 
@@ -209,13 +227,31 @@ impl Settings {
     }
 }
 
-/// `~/` understood where no shell could have expanded it.
+/// Absolute, because the daemon works in `/`, and with `~/` understood where no shell could have expanded it.
 #[must_use]
 pub fn expand(text: &str) -> PathBuf {
     match (text.strip_prefix("~/"), crate::state_dir::home()) {
         (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
+        // Only an empty text has no absolute form; whoever opens it says so.
+        _ => std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text)),
     }
+}
+
+/// Messages show these, so that a key must not be in them.
+fn check_names(
+    profile: Option<&str>,
+    config: Option<&Path>,
+    env_file: Option<&Path>,
+) -> Result<(), CliError> {
+    let text = |path: Option<&Path>| path.map(|path| path.to_string_lossy().into_owned());
+    for (origin, name) in [
+        ("the profile's name", profile.map(str::to_owned)),
+        ("the profile file's name", text(config)),
+        ("the env file's name", text(env_file)),
+    ] {
+        misplaced::check_name(origin, name.as_deref().unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 fn non_empty(variable: &str) -> Option<String> {

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::{SpoolArgs, SpoolCommand};
 use super::error::CliError;
 use super::settings::Settings;
-use super::{mount, warn};
+use super::{mount, units, warn};
 use crate::name;
 use crate::writeback::{Holder, RecordState, Staged, inventory};
 
@@ -154,7 +154,7 @@ fn confirm(files: &[&Staged]) -> Result<(), CliError> {
         return Err(CliError::usage("what is discarded is lost; say --yes"));
     }
     for file in files {
-        eprintln!("{}  {}  {} bytes", file.id, place_of(file), file.record.size);
+        eprintln!("{}  {}  {}", file.id, place_of(file), units::shown(file.record.size));
     }
     eprint!("Discard for good? [y/N] ");
     let mut answer = String::new();
@@ -205,19 +205,33 @@ fn print(staged: &[Staged], unreadable: &[PathBuf], json: bool) -> io::Result<()
             .collect();
         return writeln!(out, "{:#}", json!({ "files": files, "unreadable": unreadable }));
     }
+    if staged.is_empty() && unreadable.is_empty() {
+        return writeln!(out, "nothing waits");
+    }
     if !staged.is_empty() {
-        writeln!(out, "{:<20} {:<9} {:>12} {:>10}  KEY", "ID", "STATE", "SIZE", "AGE")?;
+        writeln!(out, "{:<20} {:<9} {:>9} {:>7}  FILE", "ID", "STATE", "SIZE", "AGE")?;
     }
     for file in staged {
         let age = humantime::format_duration(age(file)).to_string();
         let age = age.split(' ').next().unwrap_or_default().to_owned();
-        let (size, key) = (file.record.size, place_of(file));
-        writeln!(out, "{:<20} {:<9} {size:>12} {age:>10}  {key}", file.id, state(file))?;
-        write!(out, "    {}", file.record.owner.identity)?;
+        let (size, key) = (units::shown(file.record.size), place_of(file));
+        write!(
+            out,
+            "{:<20} {:<9} {size:>9} {age:>7}  {key}, by {}",
+            file.id,
+            state(file),
+            file.record.owner.identity
+        )?;
         match &file.record.error {
-            Some(error) => writeln!(out, ": {error}")?,
+            // One line a file, for grep and for the eye.
+            Some(error) => writeln!(out, ": {}", error.replace('\n', " "))?,
             None => writeln!(out)?,
         }
+    }
+    if !staged.is_empty() {
+        let total = staged.iter().map(|file| file.record.size).sum();
+        let files = if staged.len() == 1 { "file" } else { "files" };
+        writeln!(out, "{} {files}, {}", staged.len(), units::shown(total))?;
     }
     for path in unreadable {
         writeln!(out, "unreadable, kept in {}", path.display())?;

@@ -28,6 +28,27 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "is no size; write e.g. 256MiB".to_owned())
 }
 
+/// Bytes for people: `17 B`, `1.5 MiB`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub fn shown(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    // What would be shown as 1024.0 is one of the next unit.
+    while size >= 1023.95
+        && let Some(next) = units.next()
+    {
+        size /= 1024.0;
+        unit = Some(next);
+    }
+    format!("{size:.1} {}", unit.unwrap_or(&"KiB"))
+}
+
 /// `5s`, `500ms`, `2m`; a bare number counts seconds.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use super::args::UnmountArgs;
 use super::error::CliError;
 use super::{mount, mount_table, mountpoint, presence};
+use crate::daemon::Remaining;
 
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -39,9 +40,14 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
     if args.lazy {
         return Ok(());
     }
-    let progress = |left| match left {
-        0 => eprintln!("supafs: everything is uploaded"),
-        left => eprintln!("supafs: uploading, {left} left"),
+    let progress = |remaining| match remaining {
+        Remaining { files: 0, away: None } => eprintln!("supafs: everything is uploaded"),
+        Remaining { files, away: None } => eprintln!("supafs: uploading, {files} left"),
+        Remaining { files, away: Some(left) } => eprintln!(
+            "supafs: the server does not answer; waiting for it for up to {}, with {files} left to upload; what is not \
+             uploaded then stays in the spool for the next mount",
+            humantime::format_duration(left)
+        ),
     };
     let staged = presence::wait_for_end(&target, PATIENCE, progress).map_err(|outlived| {
         CliError::failed(format!(

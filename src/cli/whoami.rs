@@ -16,6 +16,7 @@ use super::settings::Settings;
 use crate::auth::jwt::{self, Claims};
 use crate::identity::Identity;
 use crate::logging;
+use crate::secret::masked;
 
 /// What there is to tell.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ fn configured(access: Access) -> Told {
     let (endpoint, credential) = (access.service.endpoint, access.credential);
     let told = Told { endpoint, claims: credential.claims, refreshed: credential.renewal, ..Told::default() };
     match credential.authority.identity() {
-        Identity::Keys { access_key_id } => Told { access_key_id: Some(access_key_id), ..told },
+        Identity::Keys { access_key_id } => Told { access_key_id: Some(masked(&access_key_id)), ..told },
         Identity::User { project_ref, .. } => Told { project_ref: Some(project_ref), ..told },
     }
 }

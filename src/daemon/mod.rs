@@ -1,5 +1,6 @@
 //! The composition root: builds the layers, runs the mount, ends it.
 
+mod ending;
 mod status;
 
 use std::io;
@@ -12,6 +13,8 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+
+pub use ending::Remaining;
 
 use crate::config::{MountConfig, Root, Writing};
 use crate::fs::Fs;
@@ -53,7 +56,7 @@ pub fn run(
     provider: SharedCredentialsProvider,
     authority: Arc<dyn Authority>,
     ready: impl FnOnce(),
-    progress: impl Fn(usize),
+    progress: impl Fn(Remaining),
 ) -> Result<usize, DaemonError> {
     let runtime = runtime().map_err(|error| DaemonError(format!("cannot start: {error}")))?;
     let stats = Arc::new(Stats::default());
@@ -115,7 +118,7 @@ pub fn run(
         runtime: runtime.handle().clone(),
     };
     runtime.block_on(serve(signals, mounted, &report, &*authority));
-    let staged = runtime.block_on(drain(&fs, config.writing.drain_timeout, progress));
+    let staged = runtime.block_on(ending::drain(&fs, &report.stats, config.writing.drain_timeout, progress));
     fs.end();
     report.write();
     tracing::info!("unmounted");
@@ -133,7 +136,7 @@ fn spool(config: &MountConfig, identity: &Identity) -> Result<(Option<Written>, 
         return Ok((None, Recovered::default()));
     }
     let writing = &config.writing;
-    let place = format!("{}\n{identity:?}", config.service.endpoint);
+    let place = format!("{}\n{}", config.service.endpoint, identity.tag());
     let root = format!("{:?}", config.root);
     let dir = writing.spool_dir.join(state_dir::short_hash(&place)).join(state_dir::short_hash(&root));
     let options = SpoolOptions { capacity: writing.spool_size, sync: writing.spool_sync };
@@ -178,28 +181,6 @@ fn resume(fs: &Arc<Fs>, left: Recovered) {
     }
     fs.resume(committed.into_iter().map(|(file, record)| Draft::recovered(file, &record)).collect(), removed);
     fs.abort_abandoned(abandoned);
-}
-
-/// Waits for uploads; returns how many files are left in the spool.
-async fn drain(fs: &Fs, timeout: Duration, tell: impl Fn(usize)) -> usize {
-    let until = tokio::time::Instant::now() + timeout;
-    let progress = |left| {
-        tell(left);
-        if left > 0 {
-            tracing::info!(left, "uploading before the end");
-        }
-    };
-    match fs.drain(until, progress).await {
-        Ok(()) => 0,
-        Err(left) => {
-            tell(left);
-            tracing::error!(
-                left,
-                "not uploaded in time; the next mount of this bucket goes on: see `supafs spool list`"
-            );
-            left
-        }
-    }
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -293,15 +274,12 @@ fn unreachable_message(
 ) -> String {
     let identity = authority.identity();
     let endpoint = &config.service.endpoint;
+    if let Some(sentence) = error.unreached() {
+        return sentence;
+    }
     match error.kind {
         StoreErrorKind::NoSuchBucket => {
-            format!(
-                "there is no bucket {:?} at {endpoint}; `supafs buckets` lists those you may list",
-                match &config.root {
-                    Root::Bucket { bucket, .. } => bucket.clone(),
-                    Root::Buckets { named } => named.join(", "),
-                }
-            )
+            format!("{}\n`supafs buckets` lists those at {endpoint} that you may list", error.message)
         }
         StoreErrorKind::BadCredential | StoreErrorKind::Expired | StoreErrorKind::Denied => {
             let refusal = Refused { code: &error.code, message: &error.message, date };

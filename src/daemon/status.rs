@@ -2,11 +2,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fs::Fs;
+use crate::private_file;
 use crate::stats::Stats;
 
 pub(super) struct Status {
@@ -42,7 +42,8 @@ impl Status {
 fn replace(file: &Path, text: &str) -> io::Result<()> {
     let mut next = file.as_os_str().to_owned();
     next.push(".new");
-    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    let next = Path::new(&next);
+    let mut out = private_file::open(next, OpenOptions::new().write(true).create(true).truncate(true))?;
     out.write_all(text.as_bytes())?;
     fs::rename(next, file)
 }

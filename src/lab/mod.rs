@@ -127,8 +127,11 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Identity { error, .. } | Self::Listing { error, .. } if error.unreached().is_some() => {
+                f.write_str(&error.unreached().unwrap_or_default())
+            }
             Self::Identity { error, .. } if error.kind == StoreErrorKind::NoSuchBucket => {
-                write!(f, "{error}")
+                write!(f, "{}\n`supafs buckets` lists those that the credential may list", error.message)
             }
             Self::Identity { name, error } => {
                 write!(f, "the server does not take the identity {name}: {error}")
@@ -180,6 +183,18 @@ impl Lab {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.subjects.iter().map(|subject| subject.name.clone()).collect()
+    }
+
+    /// The server, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.subjects.first().map_or("", |subject| subject.service.host())
+    }
+
+    /// The counters of all identities.
+    #[must_use]
+    pub fn stats(&self) -> Vec<Arc<Stats>> {
+        self.subjects.iter().map(|subject| Arc::clone(&subject.stats)).collect()
     }
 
     /// Lets what is under way end, with its clearing up, and begins nothing new.

@@ -6,7 +6,7 @@
 //! Lock rank: leaf.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attrs::Attrs;
 use crate::etag::ETag;
+use crate::private_file;
 
 /// Entries that are answered without the disk.
 const RECENT: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
@@ -285,7 +286,13 @@ fn is_empty(database: &Database) -> Result<bool, redb::Error> {
 
 /// Opens the database; a broken one is moved aside.
 fn open_database(file: &Path) -> Result<Database, redb::Error> {
-    let open = || Database::builder().set_cache_size(CACHE_BYTES).create(file);
+    let open = || {
+        // The library would make it as the umask says.
+        let made =
+            private_file::open(file, OpenOptions::new().read(true).write(true).create(true).truncate(false));
+        drop(made.map_err(redb::StorageError::Io)?);
+        Database::builder().set_cache_size(CACHE_BYTES).create(file)
+    };
     match open() {
         Err(
             error @ (redb::DatabaseError::Storage(redb::StorageError::Corrupted(_))

@@ -91,7 +91,7 @@ impl Bucket {
     ) -> Result<RawPage, StoreError> {
         let connection = &self.connection;
         let call = Call::new(Operation::ListObjectsV2, prefix);
-        connection
+        let answer = connection
             .attempt(call, |place| async move {
                 let _in_flight = place;
                 let sent = Instant::now();
@@ -131,7 +131,11 @@ impl Bucket {
                 }
                 Ok(RawPage { objects, prefixes, truncated: output.is_truncated.unwrap_or(false) })
             })
-            .await
+            .await;
+        match answer {
+            Ok(page) => Ok(page),
+            Err(error) => Err(connection.name_bucket(&self.name, error).await),
+        }
     }
 
     async fn folded(&self, prefix: &str, after: Option<&str>, limit: u16) -> Result<ListPage, StoreError> {

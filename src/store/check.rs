@@ -63,7 +63,8 @@ impl Checks {
         let body = is_json.then_some(&empty);
         let connector = self.connector.get_or_init(|| http::connector(PATIENCE)).as_ref()?;
         let request = Request { method: "POST", url: &url, headers: &headers, body };
-        Ok(http::send_over(connector, request, PATIENCE).await?.status)
+        let answer = http::send_over(connector, request, PATIENCE).await;
+        answer.map(|answer| answer.status).map_err(|error| error.to_string())
     }
 }
 

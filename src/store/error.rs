@@ -49,6 +49,15 @@ pub struct StoreError {
     pub message: String,
 }
 
+impl StoreError {
+    /// Where no server answered at all: why, in one sentence.
+    #[must_use]
+    pub fn unreached(&self) -> Option<String> {
+        let is_unreached = matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::TimedOut);
+        (is_unreached && self.status == 0).then(|| format!("cannot reach the server: {}", self.message))
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}: ", self.operation, self.key)?;

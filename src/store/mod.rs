@@ -7,6 +7,8 @@ mod bucket;
 mod buckets;
 mod check;
 mod error;
+mod first_answer;
+mod missing;
 pub mod reach;
 mod retry;
 pub mod s3;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::http::{self, Request};
+use crate::http::{self, NoAnswer, Request};
 
 /// What answered.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Reached {
 ///
 /// # Errors
 /// Why there was no answer: name resolution, connection, TLS, time-out.
-pub async fn reach(endpoint: &str, patience: Duration) -> Result<Reached, String> {
+pub async fn reach(endpoint: &str, patience: Duration) -> Result<Reached, NoAnswer> {
     let request = Request { method: "GET", url: endpoint, headers: &[], body: None };
     let answer = http::send(request, patience).await?;
     let text = answer.body.expose();

@@ -12,10 +12,12 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::Instant;
 
+use super::first_answer::obstacle;
 use super::s3::{Connection, InFlight};
 use super::write::Progress;
 use super::{StoreError, StoreErrorKind};
 use crate::identity::Renewal;
+use crate::obstacle::Obstacle;
 use crate::stats::Operation;
 
 /// The first pause between two attempts; it doubles up to [`MAX_PAUSE`].
@@ -58,11 +60,13 @@ impl<'a> Call<'a> {
 /// A failed attempt.
 pub(super) struct Failure {
     pub error: StoreError,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
+    /// What kept the server from answering, where that is known.
+    pub(super) obstacle: Option<Obstacle>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Final,
     /// Passes by itself: again until the deadline.
     Again,
@@ -83,9 +87,10 @@ impl Connection {
         F: Future<Output = Result<T, Failure>> + Send,
     {
         let mut in_flight = Some(self.begin().await.ok_or_else(|| timed_out(call).error)?);
-        let deadline = Instant::now() + self.op_timeout + call.allowance;
+        let op_timeout = self.patience();
+        let deadline = Instant::now() + op_timeout + call.allowance;
         // A hung attempt leaves time for another one before the deadline.
-        let patience = self.op_timeout / 3 + call.allowance;
+        let patience = op_timeout / 3 + call.allowance;
         let mut renewed = false;
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
@@ -98,11 +103,12 @@ impl Connection {
             let answer = self.patiently(call, until, send(place)).await;
             let failure = match answer {
                 Some(Ok(value)) => {
+                    self.stats.note_answer();
                     self.stats.answers.add(1);
                     return Ok(value);
                 }
-                Some(Err(failure)) => failure,
-                None => timed_out(call),
+                Some(Err(failure)) => self.heard(failure),
+                None => self.heard(timed_out(call)),
             };
             let error = match failure.verdict {
                 Verdict::Final => return Err(failure.error),
@@ -180,6 +186,7 @@ fn timed_out(call: Call<'_>) -> Failure {
             message: "no answer in time".to_owned(),
         },
         verdict: Verdict::Again,
+        obstacle: Some(Obstacle::Silent),
     }
 }
 
@@ -202,6 +209,7 @@ impl Failure {
             meaning(call.operation, status, &code, error.message().unwrap_or_default())
         };
         let message = error.message().map_or_else(|| in_words(error), ToOwned::to_owned);
+        let obstacle = if expired { None } else { obstacle(error, status) };
         Self {
             error: StoreError {
                 kind,
@@ -212,6 +220,7 @@ impl Failure {
                 message,
             },
             verdict,
+            obstacle,
         }
     }
 
@@ -227,6 +236,7 @@ impl Failure {
                 message: message.into(),
             },
             verdict: Verdict::AgainDoubtful,
+            obstacle: None,
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::config::{Root, Service, Tuning};
 use crate::etag::ETag;
 use crate::http;
 use crate::identity::Authority;
+use crate::obstacle::host_of;
 use crate::stats::{Operation, Stats};
 
 /// A self-hosted server hashes the whole object before the first byte of a GET; this slow at the worst.
@@ -51,6 +52,9 @@ pub(super) struct Connection {
     pub stats: Arc<Stats>,
     pub op_timeout: Duration,
     pub(super) checks: Checks,
+    /// Of the endpoint, for messages.
+    pub host: String,
+    pub region: String,
     places: Places,
     /// Nanoseconds.
     round_trip: AtomicU64,
@@ -105,6 +109,8 @@ impl S3Service {
                 stats: Arc::clone(&stats),
                 op_timeout: tuning.op_timeout,
                 checks,
+                region: service.region.clone(),
+                host: host_of(&service.endpoint).to_owned(),
                 places: Places { semaphore: Arc::new(Semaphore::new(tuning.max_requests)), stats },
                 round_trip: AtomicU64::new(0),
             }),
@@ -117,6 +123,12 @@ impl S3Service {
     /// When the service refuses or cannot be reached.
     pub async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
         self.connection.buckets().await
+    }
+
+    /// Host and port of the endpoint, for messages.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.connection.host
     }
 
     /// The object store at the root of a mount.
@@ -195,7 +207,7 @@ impl Connection {
         Duration::from_nanos(self.round_trip.load(Ordering::Relaxed))
     }
 
-    async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
+    pub(super) async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
         let call = Call::new(Operation::ListBuckets, "");
         self.attempt(call, |place| async move {
             let _in_flight = place;

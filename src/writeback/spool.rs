@@ -14,7 +14,7 @@ mod recover;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub use inventory::{Holder, Staged, inventory};
 pub use recover::Recovered;
 
 use super::record::{Owner, Record, RecordState};
-use crate::state_dir;
+use crate::{private_file, state_dir};
 
 /// Mounts of one bucket by one identity at the same time.
 const SLOTS: usize = 64;
@@ -135,12 +135,10 @@ impl Spool {
     /// When the disk is full or fails.
     pub fn create(self: &Arc<Self>, record: Record) -> io::Result<SpoolFile> {
         let id = self.next_id();
-        let data = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.dir.join(format!("{id}.data")))?;
+        let data = private_file::open(
+            &self.dir.join(format!("{id}.data")),
+            OpenOptions::new().read(true).write(true).create_new(true),
+        )?;
         if let Err(error) = self.write_record(&id, &record) {
             // The record is what counts; a data file alone is swept up at the next start.
             drop(fs::remove_file(self.dir.join(format!("{id}.data"))));
@@ -215,7 +213,7 @@ fn write_record(dir: &Path, id: &str, record: &Record) -> io::Result<()> {
     let target = dir.join(format!("{id}.json"));
     let next = dir.join(format!("{id}.json.new"));
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        let mut file = private_file::open(&next, OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(&serde_json::to_vec(record)?)?;
         replace(&next, &target)
     })();
@@ -271,13 +269,10 @@ fn lock_a_slot(dir: &Path) -> io::Result<(PathBuf, Flock<File>)> {
 
 /// `None`: another daemon has it.
 fn try_lock(slot: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(slot.join("lock"))?;
+    let file = private_file::open(
+        &slot.join("lock"),
+        OpenOptions::new().read(true).write(true).create(true).truncate(false),
+    )?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),

@@ -148,7 +148,7 @@ fn a_mount_of_a_server_that_is_not_there_fails_with_a_message() {
         .err()
         .expect("no mount");
     assert!(!refused.status.success() && !refused.is_mounted, "{refused:#?}");
-    assert!(refused.stderr.contains("cannot reach http://127.0.0.1:9"), "{refused:#?}");
+    assert!(refused.stderr.contains("127.0.0.1:9 refuses the connection"), "{refused:#?}");
 }
 
 #[test]

@@ -359,7 +359,7 @@ fn an_identity_that_the_server_does_not_take_is_named() {
     let told = crate::common::outcome(command).refused();
     assert!(told.contains("identity alice") && told.contains("signature"), "{told}");
     let missing = ["access", "supafs-test-no-such-bucket", "--as", &alice];
-    assert!(place.supafs_as_owner(&backend, missing).refused().contains("NoSuchBucket"));
+    assert!(place.supafs_as_owner(&backend, missing).refused().contains("there is no bucket"));
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn who_cannot_sign_in_is_told_what_to_do() {
     };
     assert!(sign_in("hunter2", &key, &url).contains("Invalid login credentials"));
     assert!(sign_in(PASSWORD, "sb_publishable_other", &url).contains("SUPABASE_PUBLISHABLE_KEY"));
-    assert!(sign_in(PASSWORD, &key, "http://127.0.0.1:9").contains("check the network"));
+    assert!(sign_in(PASSWORD, &key, "http://127.0.0.1:9").contains("127.0.0.1:9 refuses the connection"));
     let limited = backend.fault(Fault::status(429, "over_request_rate_limit").on("AuthPassword"));
     assert!(sign_in(PASSWORD, &key, &url).contains("too many"));
     backend.standin().clear_fault(limited);

@@ -77,3 +77,19 @@ fn a_command_may_leave_something_running() {
 fn a_command_that_prints_without_end_is_stopped() {
     assert!(command("yes").load().expect_err("stopped").contains("without end"));
 }
+
+#[test]
+fn a_token_file_between_truncation_and_writing_is_read_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    write(&path, "", 0o600);
+    let source = TokenFile::new(path.clone());
+    let why = source.load().expect_err("it stays empty");
+    assert!(why.contains(&path.display().to_string()) && why.contains("is empty"), "{why}");
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(120));
+        fs::write(&path, "token").expect("written");
+    });
+    assert_eq!(source.load().expect("a token").expose(), "token");
+    writer.join().expect("it writes");
+}

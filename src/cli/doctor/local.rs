@@ -10,9 +10,7 @@ use crate::cli::endpoint::{Endpoint, S3_PATH};
 use crate::cli::fuse_access;
 use crate::cli::identity::SessionParts;
 use crate::cli::setting::Setting;
-use crate::cli::settings::{Found, Settings};
-
-const ACCESS_KEYS: &str = "make S3 access keys in the dashboard under Storage > S3, and set both of the pair";
+use crate::cli::settings::Settings;
 
 pub fn fuse() -> Check {
     match fuse_access::check() {
@@ -40,22 +38,11 @@ pub fn others(settings: &Settings) -> Option<Check> {
 /// Keys of one kind where another belongs.
 pub fn keys(choice: &Choice, parts: Option<&SessionParts>) -> Vec<Check> {
     match (choice, parts) {
-        (Choice::Keys { id, secret }, _) => [id, secret].into_iter().filter_map(access_key).collect(),
         (Choice::Session { .. }, Some(SessionParts { api_key, api_key_origin, claims, .. })) => {
             vec![self::api_key(api_key_origin, api_key.expose(), claims)]
         }
         _ => Vec::new(),
     }
-}
-
-fn access_key(found: &Found) -> Option<Check> {
-    let what = match jwt::kind(found.value.expose().trim()) {
-        KeyKind::Other => return None,
-        KeyKind::Publishable => "a publishable API key".to_owned(),
-        KeyKind::Secret => "a secret API key (sb_secret_…)".to_owned(),
-        KeyKind::Jwt(claims) => format!("a JWT of the {}", claims.who()),
-    };
-    Some(Check::fail("keys", format!("{found} is {what}, not part of an S3 access key"), ACCESS_KEYS))
 }
 
 fn api_key(found: &str, text: &str, token: &Claims) -> Check {

@@ -33,11 +33,9 @@ pub async fn checks(
             reached.date
         }
         Err(why) => {
-            checks.push(Check::fail(
-                "reachable",
-                why,
-                "check the URL or the project ref, the network, and for an own CA SSL_CERT_FILE",
-            ));
+            let text = why.to_string();
+            let (detail, fix) = text.split_once("; ").unwrap_or((&text, "check the URL and the network"));
+            checks.push(Check::fail("reachable", detail, fix));
             return checks;
         }
     };

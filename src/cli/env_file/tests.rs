@@ -35,5 +35,20 @@ fn a_file_with_secrets_must_be_private() {
 #[test]
 fn a_line_that_is_none_is_not_shown() {
     let why = read_text("A=1\nSUPABASE_SESSION_TOKEN hunter2\n", 0o600).expect_err("no entry").to_string();
-    assert!(why.contains("entry 2") && !why.contains("hunter2"), "{why}");
+    assert!(why.contains("line 2") && !why.contains("hunter2"), "{why}");
+}
+
+#[test]
+fn a_quote_that_is_not_closed_is_told_by_line_and_sign() {
+    for (text, line, quote) in [
+        ("A=1\n# it's a comment\nB=\"hunter2\nC=3\nD=4\n", 3, '"'),
+        ("A=it's hunter2\nB=2\n", 1, '\''),
+        ("A='one\ntwo'\nB=\"x\\\"y\"\nC='hunter2\n", 4, '\''),
+    ] {
+        let why = read_text(text, 0o600).expect_err("an open quote").to_string();
+        assert!(why.contains(&format!("line {line}")) && why.contains(&format!("quote {quote} ")), "{why}");
+        assert!(!why.contains("hunter2"), "{why}");
+    }
+    let values = read_text("A='one\ntwo' # it's\nB=\"x'y\"\nC=\\'\n", 0o600).expect("all are closed");
+    assert_eq!((values["A"].expose(), values["B"].expose(), values["C"].expose()), ("one\ntwo", "x'y", "'"));
 }

@@ -14,6 +14,7 @@ use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
+use super::online::Hint;
 use super::settings::Settings;
 use super::{block_on, mount, warn};
 use crate::lab::{Lab, Trouble};
@@ -56,6 +57,8 @@ fn log_to_stderr(settings: &Settings) -> Result<(), CliError> {
 /// Runs to the end, also when interrupted: what was begun is cleared away first.
 fn run<T, E: Into<CliError>>(lab: &Lab, work: impl Future<Output = Result<T, E>>) -> Result<T, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot listen for signals: {error}"));
+    let stats = lab.stats();
+    let hint = Hint::unless(lab.host(), move || stats.iter().any(|stats| stats.was_answered()));
     let done = block_on(async {
         let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
@@ -68,6 +71,7 @@ fn run<T, E: Into<CliError>>(lab: &Lab, work: impl Future<Output = Result<T, E>>
         lab.stop();
         work.await.map_err(Into::into)
     })?;
+    drop(hint);
     let left = lab.left();
     for what in &left {
         warn(&format!("left behind: {what}"));

@@ -17,7 +17,7 @@ use crate::cli::endpoint::Endpoint;
 use crate::cli::error::CliError;
 use crate::cli::setting::Setting;
 use crate::cli::settings::Settings;
-use crate::cli::{access, identity, mount, password, warn};
+use crate::cli::{access, identity, mount, online, password, warn};
 use crate::config::{Service, Tuning};
 use crate::lab::Subject;
 use crate::private_file;
@@ -182,6 +182,7 @@ impl Project {
     /// No endpoint, or half of a pair of keys.
     pub fn of(settings: &Settings) -> Result<Self, CliError> {
         let endpoint = access::endpoint(settings, None, None)?;
+        online::wait(settings, None)?;
         if !endpoint.https && !endpoint.is_loopback() {
             warn(&format!("{} is not https: tokens and contents can be read on the way", endpoint.url));
         }
@@ -299,7 +300,7 @@ impl Project {
 /// The access keys, if they are configured, or those of a profile of AWS that is named.
 fn keys(settings: &Settings) -> Result<Option<Choice>, CliError> {
     match (settings.get(Setting::AccessKeyId), settings.get(Setting::SecretAccessKey)) {
-        (Some(id), Some(secret)) => return Ok(Some(Choice::Keys { id, secret })),
+        (Some(id), Some(secret)) => return access::pair(id, secret).map(Some),
         (Some(found), None) | (None, Some(found)) => {
             return Err(CliError::failed(format!(
                 "{found} is half of a pair; set both SUPABASE_S3_ACCESS_KEY_ID and SUPABASE_S3_SECRET_ACCESS_KEY"

@@ -38,3 +38,17 @@ fn users_may_be_named() {
     assert_eq!(gid("12"), Ok(12));
     assert!(uid("nobody-of-that-name").is_err());
 }
+
+#[test]
+fn sizes_are_shown_for_people() {
+    for (bytes, text) in [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1_048_575, "1.0 MiB"),
+        (1_572_864, "1.5 MiB"),
+        (5 << 40, "5.0 TiB"),
+    ] {
+        assert_eq!(shown(bytes), text);
+    }
+}

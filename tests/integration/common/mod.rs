@@ -9,12 +9,14 @@ mod counts;
 mod mount;
 mod ops;
 mod real;
+mod tls;
 mod tools;
 
-pub use backend::{Backend, Bucket, Laboratory, Put, Users};
+pub use backend::{Backend, Bucket, Facts, Laboratory, Put, Users};
 pub use counts::Counts;
 pub use mount::{Login, Mount, MountOptions, Outcome, Place, outcome};
 pub use ops::{Ops, ops, spent};
+pub use tls::{Certificate, TlsFront};
 pub use tools::{Random, body, errno, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
 
 /// Ends the test, with a line that says so, where the server is a real one and `$why` needs the stand-in.
