@@ -22,6 +22,7 @@ mod rights;
 mod save;
 mod setattr;
 mod suspend;
+mod unheard;
 mod users;
 mod write;
 mod xattr;
@@ -216,7 +217,8 @@ impl Fs {
         Ok(prefixes)
     }
 
-    fn invalidate(&self, invalidation: Invalidation) {
+    /// Has the kernel forget something.
+    pub fn invalidate(&self, invalidation: Invalidation) {
         // The receiver is gone only while the mount comes down.
         let _unmounting = self.invalidations.send(invalidation);
     }

@@ -355,8 +355,12 @@ impl Fs {
         if was_told && draft.is_unacknowledged() {
             return self.give_up(ino, &draft);
         }
+        // Whoever waited for an upload that is under way was killed meanwhile: nobody was told anything.
+        let is_told = !draft.is_being_uploaded();
         match error {
-            Some(error) if is_final(error.kind) || !writer.options.write_back => self.park(ino, &draft),
+            Some(error) if is_told && (is_final(error.kind) || !writer.options.write_back) => {
+                self.park(ino, &draft);
+            }
             // Pages that were written through a mapping come after close.
             _ => {
                 if let Err(error) = draft.commit() {

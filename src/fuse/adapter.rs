@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 
 use super::convert::{self, FOREVER};
 use super::reply::{Dispatcher, Now, errno};
+use super::waiting::Answer;
 use crate::attrs::Attrs;
 use crate::fs::inode::ROOT;
-use crate::fs::{Attributes, Changes, Creation, Found, Fs, FsError, Opened};
+use crate::fs::{Attributes, Changes, Creation, Found, Fs, FsError, Invalidation, Opened};
 use crate::name;
 
 /// Numbers are never reused, so one generation serves.
@@ -77,14 +78,17 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.lookup(parent.0, name.as_bytes()).await {
-                Ok(Found::Entry(attributes, valid)) => {
-                    reply.entry(&valid, &convert::file_attr(&attributes), GENERATION);
+                Ok(Found::Entry(attributes, valid)) => match reply.take() {
+                    Some(reply) => reply.entry(&valid, &convert::file_attr(&attributes), GENERATION),
+                    None => fs.forget(attributes.ino, 1),
+                },
+                Ok(Found::Absent(valid)) => {
+                    reply.send(|reply| reply.entry(&valid, &convert::absent(), GENERATION));
                 }
-                Ok(Found::Absent(valid)) => reply.entry(&valid, &convert::absent(), GENERATION),
                 Err(error) => reply.error(errno("lookup", &error)),
             }
         });
@@ -94,13 +98,13 @@ impl Filesystem for Adapter {
         self.fs.forget(ino.0, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.getattr(ino.0).await {
                 Ok((attributes, valid)) => {
                     let valid = if ino.0 == ROOT { FOREVER } else { valid };
-                    reply.attr(&valid, &convert::file_attr(&attributes));
+                    reply.send(|reply| reply.attr(&valid, &convert::file_attr(&attributes)));
                 }
                 Err(error) => reply.error(errno("getattr", &error)),
             }
@@ -109,13 +113,16 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, thread) = (Arc::clone(&self.fs), req.pid());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let truncates = flags.0 & libc::O_TRUNC != 0;
             let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY || truncates;
             match fs.open_and_cut(ino.0, for_writing, truncates).await {
                 Ok(opened) => {
                     fs.opened_by(opened.handle, thread);
-                    reply.opened(FileHandle(opened.handle), open_flags(opened));
+                    match reply.take() {
+                        Some(reply) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+                        None => fs.release(ino.0, opened.handle),
+                    }
                 }
                 Err(error) => reply.error(errno("open", &error)),
             }
@@ -134,11 +141,16 @@ impl Filesystem for Adapter {
     ) {
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
         let thread = req.pid();
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let (exclusive, truncates) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
             match fs.create(parent.0, name.as_bytes(), creation, exclusive, truncates).await {
                 Ok((attributes, opened)) => {
                     fs.opened_by(opened.handle, thread);
+                    let Some(reply) = reply.take() else {
+                        fs.release(attributes.ino, opened.handle);
+                        fs.forget(attributes.ino, 1);
+                        return fs.changed_unheard(parent.0, name.as_bytes());
+                    };
                     let attr = convert::file_attr(&attributes);
                     let handle = FileHandle(opened.handle);
                     reply.created(&fs.validity(), &attr, GENERATION, handle, open_flags(opened));
@@ -162,25 +174,27 @@ impl Filesystem for Adapter {
     ) {
         // Pages of a mapping have their place, whatever the descriptor was opened for.
         let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let answer = |reply: ReplyWrite, result| match result {
-            Ok(written) => reply.written(written),
-            Err(error) => reply.error(errno("write", &error)),
-        };
         // The data is the request's own buffer: only what has to wait for an upload takes a copy along.
         let by = (fh.0, req.pid());
         match self.dispatcher.now(self.fs.write(by, offset, data, appends)) {
-            Now::Ready(result) => answer(reply, result),
+            Now::Ready(Ok(written)) => reply.written(written),
+            Now::Ready(Err(error)) => reply.error(errno("write", &error)),
             Now::Panicked => {}
             Now::Pending => {
                 let (fs, data) = (Arc::clone(&self.fs), data.to_vec());
-                self.dispatcher.run(async move { answer(reply, fs.write(by, offset, &data, appends).await) });
+                self.dispatcher.run_for_caller(req.pid(), reply, |reply| async move {
+                    match fs.write(by, offset, &data, appends).await {
+                        Ok(written) => reply.send(|reply| reply.written(written)),
+                        Err(error) => reply.error(errno("write", &error)),
+                    }
+                });
             }
         }
     }
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -207,9 +221,12 @@ impl Filesystem for Adapter {
                 gid,
             },
         };
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.setattr(ino.0, changes).await {
-                Ok((attributes, valid)) => reply.attr(&valid, &convert::file_attr(&attributes)),
+                Ok((attributes, valid)) => match reply.take() {
+                    Some(reply) => reply.attr(&valid, &convert::file_attr(&attributes)),
+                    None => fs.invalidate(Invalidation::Contents { ino: ino.0 }),
+                },
                 Err(error) => reply.error(errno("setattr", &error)),
             }
         });
@@ -230,32 +247,34 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EPERM);
         }
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
-        self.dispatcher.run(async move {
-            answer_entry(&fs, reply, "mknod", fs.mknod(parent.0, name.as_bytes(), creation).await);
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
+            let result = fs.mknod(parent.0, name.as_bytes(), creation).await;
+            answer_entry(&fs, reply, "mknod", (parent.0, &name), result);
         });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
-        self.dispatcher.run(async move {
-            answer_entry(&fs, reply, "mkdir", fs.mkdir(parent.0, name.as_bytes(), creation).await);
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
+            let result = fs.mkdir(parent.0, name.as_bytes(), creation).await;
+            answer_entry(&fs, reply, "mkdir", (parent.0, &name), result);
         });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, 0o777));
         let target = target.as_os_str().to_owned();
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let made = fs.symlink(parent.0, name.as_bytes(), target.as_bytes(), creation).await;
-            answer_entry(&fs, reply, "symlink", made);
+            answer_entry(&fs, reply, "symlink", (parent.0, &name), made);
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.readlink(ino.0).await {
-                Ok(target) => reply.data(&target),
+                Ok(target) => reply.send(|reply| reply.data(&target)),
                 Err(error) => reply.error(errno("readlink", &error)),
             }
         });
@@ -266,23 +285,25 @@ impl Filesystem for Adapter {
         reply.error(Errno::EPERM);
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(async move {
-            answer(reply, "unlink", fs.unlink(parent.0, name.as_bytes()).await);
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
+            let removed = fs.unlink(parent.0, name.as_bytes()).await;
+            answer_names(&fs, reply, "unlink", &[(parent.0, &name)], removed);
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(async move {
-            answer(reply, "rmdir", fs.rmdir(parent.0, name.as_bytes()).await);
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
+            let removed = fs.rmdir(parent.0, name.as_bytes()).await;
+            answer_names(&fs, reply, "rmdir", &[(parent.0, &name)], removed);
         });
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -295,15 +316,17 @@ impl Filesystem for Adapter {
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (fs, name, newname) = (Arc::clone(&self.fs), name.to_owned(), newname.to_owned());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-            answer(reply, "rename", fs.rename(from, to, no_replace).await);
+            let renamed = fs.rename(from, to, no_replace).await;
+            let names = [(parent.0, name.as_os_str()), (newparent.0, newname.as_os_str())];
+            answer_names(&fs, reply, "rename", &names, renamed);
         });
     }
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -312,14 +335,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run_for_caller(req.pid(), reply, |reply| async move {
             answer(reply, "fallocate", fs.allocate(fh.0, offset, length, mode).await);
         });
     }
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -331,9 +354,11 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run_for_caller(req.pid(), reply, |reply| async move {
             match fs.clone_range((fh_in.0, offset_in), (fh_out.0, offset_out), len).await {
-                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Ok(copied) => {
+                    reply.send(|reply| reply.written(u32::try_from(copied).unwrap_or(u32::MAX)));
+                }
                 Err(error) => reply.error(errno("copy_file_range", &error)),
             }
         });
@@ -341,7 +366,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -350,21 +375,21 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (fs, name, value) = (Arc::clone(&self.fs), name.to_owned(), value.to_vec());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             answer(reply, "setxattr", fs.setxattr(ino.0, name.as_bytes(), Some(&value), flags).await);
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             answer(reply, "removexattr", fs.setxattr(ino.0, name.as_bytes(), None, 0).await);
         });
     }
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -374,9 +399,9 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.read(fh.0, offset, size).await {
-                Ok(bytes) => reply.data(&bytes),
+                Ok(bytes) => reply.send(|reply| reply.data(&bytes)),
                 Err(error) => reply.error(errno("read", &error)),
             }
         });
@@ -384,7 +409,9 @@ impl Filesystem for Adapter {
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {
         let (fs, thread) = (Arc::clone(&self.fs), req.pid());
-        self.dispatcher.run(async move { answer(reply, "close", fs.flush(fh.0, thread).await) });
+        self.dispatcher.run(thread, reply, |reply| async move {
+            answer(reply, "close", fs.flush(fh.0, thread).await);
+        });
     }
 
     fn release(
@@ -402,9 +429,11 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move { answer(reply, "fsync", fs.fsync(fh.0).await) });
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
+            answer(reply, "fsync", fs.fsync(fh.0).await);
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -414,13 +443,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let cursor = match fs.read_dir(fh.0, offset).await {
                 Ok(cursor) => cursor,
                 Err(error) => return reply.error(errno("readdir", &error)),
             };
+            let Some(mut reply) = reply.take() else { return };
             for item in cursor {
                 let attr = convert::file_attr(&item.attributes);
                 let is_full = reply.add(attr.ino, item.next_offset, attr.kind, OsStr::from_bytes(&item.name));
@@ -438,18 +468,19 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             let cursor = match fs.read_dir(fh.0, offset).await {
                 Ok(cursor) => cursor,
                 Err(error) => return reply.error(errno("readdirplus", &error)),
             };
+            let Some(mut reply) = reply.take() else { return };
             for item in cursor {
                 let attr = convert::file_attr(&item.attributes);
                 let name = OsStr::from_bytes(&item.name);
@@ -479,21 +510,21 @@ impl Filesystem for Adapter {
         reply.statfs(blocks, blocks, blocks, files, files, BLOCK_SIZE, name_max, BLOCK_SIZE);
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.getxattr(ino.0, name.as_bytes()).await {
-                Ok(value) => answer_xattr(reply, size, &value),
+                Ok(value) => reply.send(|reply| answer_xattr(reply, size, &value)),
                 Err(error) => reply.error(errno("getxattr", &error)),
             }
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(async move {
+        self.dispatcher.run(req.pid(), reply, |reply| async move {
             match fs.listxattr(ino.0).await {
-                Ok(names) => answer_xattr(reply, size, &names),
+                Ok(names) => reply.send(|reply| answer_xattr(reply, size, &names)),
                 Err(error) => reply.error(errno("listxattr", &error)),
             }
         });
@@ -505,17 +536,55 @@ impl Filesystem for Adapter {
     }
 }
 
-fn answer(reply: ReplyEmpty, operation: &'static str, result: Result<(), FsError>) {
+fn answer(reply: Answer<ReplyEmpty>, operation: &'static str, result: Result<(), FsError>) {
     match result {
-        Ok(()) => reply.ok(),
+        Ok(()) => reply.send(ReplyEmpty::ok),
         Err(error) => reply.error(errno(operation, &error)),
     }
 }
 
-fn answer_entry(fs: &Fs, reply: ReplyEntry, operation: &'static str, made: Result<Attributes, FsError>) {
-    match made {
-        Ok(attributes) => reply.entry(&fs.validity(), &convert::file_attr(&attributes), GENERATION),
-        Err(error) => reply.error(errno(operation, &error)),
+/// A name: of something in this directory.
+type Name<'a> = (u64, &'a OsStr);
+
+/// Answers a change of names. Where the caller was killed meanwhile, the kernel learns of it nevertheless.
+fn answer_names(
+    fs: &Fs,
+    reply: Answer<ReplyEmpty>,
+    operation: &'static str,
+    names: &[Name<'_>],
+    result: Result<(), FsError>,
+) {
+    let result = result.map_err(|error| (errno(operation, &error), error));
+    match (reply.take(), result) {
+        (Some(reply), Ok(())) => reply.ok(),
+        (Some(reply), Err((errno, _))) => reply.error(errno),
+        (None, Ok(())) => names.iter().for_each(|(ino, name)| fs.changed_unheard(*ino, name.as_bytes())),
+        (None, Err((_, error))) => {
+            for (ino, name) in names {
+                fs.failed_unheard(*ino, name.as_bytes(), &error);
+            }
+        }
+    }
+}
+
+fn answer_entry(
+    fs: &Fs,
+    reply: Answer<ReplyEntry>,
+    operation: &'static str,
+    (parent, name): Name<'_>,
+    made: Result<Attributes, FsError>,
+) {
+    let made = made.map_err(|error| (errno(operation, &error), error));
+    match (reply.take(), made) {
+        (Some(reply), Ok(attributes)) => {
+            reply.entry(&fs.validity(), &convert::file_attr(&attributes), GENERATION);
+        }
+        (Some(reply), Err((errno, _))) => reply.error(errno),
+        (None, Ok(attributes)) => {
+            fs.forget(attributes.ino, 1);
+            fs.changed_unheard(parent, name.as_bytes());
+        }
+        (None, Err((_, error))) => fs.failed_unheard(parent, name.as_bytes(), &error),
     }
 }
 

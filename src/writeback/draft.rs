@@ -411,6 +411,12 @@ impl Draft {
         seal.drop_shadow()
     }
 
+    /// Whether an upload of it is under way, or about to be.
+    #[must_use]
+    pub fn is_being_uploaded(&self) -> bool {
+        self.gate.try_read().is_err()
+    }
+
     /// Takes the draft out of the spool: its content is in the bucket, or nobody can want it any more.
     pub fn discard(&self) {
         if let Some(stream) = self.stream.lock().take() {

@@ -14,6 +14,7 @@ mod credentials;
 mod directories;
 mod errors;
 mod folders;
+mod killed;
 mod lab_access;
 mod lab_diff;
 mod lab_test;
