@@ -42,12 +42,13 @@ end_of_suite() {
   exit $status
 }
 
-# end_tree PID: kills a process with all that it has started; the process first, so that it goes on with nothing.
+# end_tree PID: kills a process with all that it has started. It is stopped first, so that it starts nothing more, and
+# whoever waits for it goes on when all are gone.
 end_tree() {
-  local child children
-  children=$(pgrep -P "$1") || true
+  local child
+  kill -STOP "$1" 2>/dev/null || true
+  for child in $(pgrep -P "$1"); do end_tree "$child"; done
   kill -KILL "$1" 2>/dev/null || true
-  for child in $children; do end_tree "$child"; done
 }
 
 start_standin() {
