@@ -1,15 +1,16 @@
--- The policies that the tests expect on two buckets: the one named by SUPAFS_TEST_RLS_BUCKET, and the one that has
--- `-lab` after that name.
+-- The policies that the tests expect on three buckets: the one named by SUPAFS_TEST_RLS_BUCKET, and those that have
+-- `-lab` and `-broken` after that name.
 --
 -- Plain SQL, safe to run again. On a Supabase project: paste it into the SQL editor, or
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f tests/rls.sql
--- The bucket's name stands in one place, below. The stand-in has the same as `Policy::user_folders` and
--- `Policy::laboratory`.
+-- The bucket's name stands in one place, below. The stand-in has them as `Policy::user_folders`,
+-- `Policy::laboratory` and `Policy::broken`.
 
 do $policies$
 declare
     bucket constant text := 'supafs-rls';
     lab constant text := bucket || '-lab';
+    broken constant text := bucket || '-broken';
     b text;
     rule record;
 begin
@@ -68,5 +69,19 @@ begin
             case when rule.command not in ('select', 'delete')
                 then format('with check (bucket_id = %L and %s)', lab, rule.condition) end);
     end loop;
+
+    -- A policy with a mistake: it divides by zero for names that begin with broken/. A signed-in user may do everything
+    -- elsewhere in this bucket.
+    insert into storage.buckets (id, name, public) values (broken, broken, false) on conflict do nothing;
+    execute format('drop policy if exists %I on storage.objects', broken || ': divide by zero');
+    execute format(
+        $sql$
+        create policy %1$I on storage.objects
+            for all to authenticated
+            using (case when bucket_id <> %2$L then false
+                        when (storage.foldername(name))[1] = 'broken' then 1 / (length(name) - length(name)) = 1
+                        else true end)
+        $sql$,
+        broken || ': divide by zero', broken);
 end
 $policies$;

@@ -49,6 +49,19 @@ pub fn of_token(token: &Subject<'_>, refusal: &Refused<'_>) -> String {
     if message.contains("\"nbf\"") {
         return not_yet_valid(token, refusal.date);
     }
+    if message.contains("type uuid") {
+        return format!(
+            "the policies compare the user's id with UUIDs, and the token's `sub` is none: take a token of a user of \
+             Supabase Auth, or give the user's UUID ({})",
+            token.source
+        );
+    }
+    if message.ends_with("code: 22023") {
+        return format!(
+            "the database has no role {:?}: correct --role, or the claim `role` of the token ({})",
+            token.claims.role, token.source
+        );
+    }
     if let Some(project) = other_project(token) {
         return format!(
             "the token is of project {project} (iss), not of {}: sign in to the project that is asked, or correct \

@@ -288,6 +288,12 @@ fn unreachable_message(
                 authority.explain(&refusal)
             )
         }
+        StoreErrorKind::PolicyError => {
+            format!(
+                "policy error in bucket {:?}: a policy on storage.objects, or a trigger, raises an SQL error: {error}\ncorrect it in the database; the credential is not to blame",
+                source(&config.root)
+            )
+        }
         StoreErrorKind::Unavailable | StoreErrorKind::TimedOut => {
             format!(
                 "cannot reach {endpoint}: {error}\ncheck the endpoint and the network; `supafs doctor` looks closer"

@@ -65,7 +65,11 @@ impl Fs {
         };
         let listing = &stream.listing;
         let mut offset = offset;
-        while listing.reaches(index(offset)).await.map_err(as_listing_error)? {
+        while listing
+            .reaches(index(offset))
+            .await
+            .map_err(|error| self.noted(&stream.prefix, as_listing_error(error)))?
+        {
             // An empty answer would end the stream, so what was removed here is passed over before it.
             let entry = listing.get(index(offset)).filter(|_| offset >= 2);
             let is_removed =

@@ -79,9 +79,10 @@ impl From<StoreError> for FsError {
     fn from(error: StoreError) -> Self {
         let kind = match error.kind {
             StoreErrorKind::NotFound | StoreErrorKind::NoSuchBucket => ErrorKind::NotFound,
-            StoreErrorKind::Denied | StoreErrorKind::Expired | StoreErrorKind::BadCredential => {
-                ErrorKind::Access
-            }
+            StoreErrorKind::Denied
+            | StoreErrorKind::PolicyError
+            | StoreErrorKind::Expired
+            | StoreErrorKind::BadCredential => ErrorKind::Access,
             StoreErrorKind::InvalidKey => ErrorKind::Invalid,
             StoreErrorKind::TimedOut => ErrorKind::TimedOut,
             StoreErrorKind::RangeNotSatisfiable => ErrorKind::Stale,
@@ -105,6 +106,9 @@ impl FsError {
                 "the server refuses the credential; `supafs doctor` tells what is wrong with it"
             }
             Some(StoreErrorKind::Denied) => "a policy on storage.objects forbids it",
+            Some(StoreErrorKind::PolicyError) => {
+                "a policy on storage.objects, or a trigger, raises an SQL error; correct it in the database"
+            }
             Some(StoreErrorKind::TooLarge) => {
                 "the project or the bucket limits the size of a file; the limit is set in the dashboard"
             }

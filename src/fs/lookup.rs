@@ -23,7 +23,8 @@ impl Fs {
             return Err(ErrorKind::NameTooLong.into());
         }
         let prefix = self.prefix(parent)?;
-        let found = self.meta.lookup(&prefix, name).await?;
+        let found =
+            self.meta.lookup(&prefix, name).await.map_err(|error| self.noted(&prefix, error.into()))?;
         // Once more with the table held, under which names are changed.
         let mut inodes = self.inodes.lock();
         let Some(entry) = self.meta.changed_since(&prefix, name, found.asked, found.entry) else {

@@ -111,7 +111,7 @@ impl Fs {
                     let kind = if gone { ErrorKind::Stale } else { ErrorKind::NotFound };
                     return Err(FsError { kind, cause: Some(error) });
                 }
-                Err(ReadError::Store(error)) => return Err(error.into()),
+                Err(ReadError::Store(error)) => return Err(self.noted(&reader.object().key, error.into())),
             }
         }
         Err(ErrorKind::Stale.into())

@@ -269,7 +269,7 @@ impl Fs {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if error.kind == StoreErrorKind::Denied {
+        if error.kind.is_by_policy() {
             return Err(Kept::Refused(error.into()));
         }
         // It may be gone, with the answer lost.

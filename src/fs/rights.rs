@@ -20,7 +20,7 @@ use super::{Fs, FsError};
 use crate::config::Tuning;
 use crate::content_type::content_type;
 use crate::single_flight::SingleFlight;
-use crate::store::{ObjectHeaders, ObjectStore, StoreError, StoreErrorKind, UploadCheck};
+use crate::store::{ObjectHeaders, ObjectStore, StoreError, UploadCheck};
 use crate::writeback::Spool;
 
 /// How long a permission holds at least. Uploads to the folder renew it.
@@ -242,7 +242,7 @@ async fn begin_and_abort(
 ) -> Verdict {
     let id = match store.create_upload(&key, &headers).await {
         Ok(id) => id,
-        Err(error) if error.kind == StoreErrorKind::Denied => return Verdict::Refused { key, error },
+        Err(error) if error.kind.is_by_policy() => return Verdict::Refused { key, error },
         Err(error) => {
             tracing::debug!(%error, "whether this may be written is not known before it is");
             return Verdict::Unknown;

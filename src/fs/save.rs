@@ -249,7 +249,7 @@ impl Fs {
             tracing::warn!(%error, "cannot note in the spool why an upload failed");
         }
         let key = draft.state().key.clone().or_else(|| self.inodes.lock().key(ino)).unwrap_or_default();
-        if error.cause.as_ref().is_some_and(|cause| cause.kind == StoreErrorKind::Denied) {
+        if error.cause.as_ref().is_some_and(|cause| cause.kind.is_by_policy()) {
             self.rights.refused(&key);
         }
         self.note_refusal(&key, words);
@@ -261,6 +261,14 @@ impl Fs {
         let mut refusals = self.refusals.lock();
         refusals.put(folder.into(), Arc::clone(&words));
         refusals.put(key.into(), words);
+    }
+
+    /// Keeps the server's words where a policy raised an error as a file was read or a folder was listed.
+    pub(super) fn noted(&self, key: &str, error: FsError) -> FsError {
+        if let Some(cause) = error.cause.as_ref().filter(|cause| cause.kind == StoreErrorKind::PolicyError) {
+            self.note_refusal(key, cause.message.as_str().into());
+        }
+        error
     }
 
     /// Somebody else changed the object: theirs keeps the name.

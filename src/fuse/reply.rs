@@ -136,7 +136,10 @@ pub(super) fn errno(operation: &'static str, error: &FsError) -> Errno {
     match &error.cause {
         // The ordinary negative answers of a file system.
         None => tracing::trace!(operation, %error),
-        Some(cause) if cause.status == 404 => tracing::debug!(operation, %error),
+        // The store has logged it, once for many requests.
+        Some(cause) if cause.status == 404 || cause.kind == StoreErrorKind::PolicyError => {
+            tracing::debug!(operation, %error);
+        }
         Some(cause) if matches!(cause.kind, StoreErrorKind::Expired | StoreErrorKind::BadCredential) => {
             tracing::error!(operation, %error, advice = error.advice(), "operation failed");
         }

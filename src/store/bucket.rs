@@ -90,46 +90,58 @@ impl Bucket {
         limit: u16,
     ) -> Result<RawPage, StoreError> {
         let connection = &self.connection;
-        let call = Call::new(Operation::ListObjectsV2, prefix);
+        let call = Call::new(Operation::ListObjectsV2, &self.name, prefix);
         let answer = connection
-            .attempt(call, |place| async move {
-                let _in_flight = place;
-                let sent = Instant::now();
-                let output = connection
-                    .client
-                    .list_objects_v2()
-                    .bucket(&self.name)
-                    .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
-                    .set_delimiter(fold.then(|| "/".to_owned()))
-                    .set_start_after(after.map(ToOwned::to_owned))
-                    .max_keys(i32::from(limit))
-                    .send()
-                    .await
-                    .map_err(|error| Failure::of(call, &error))?;
-                connection.note_round_trip(sent.elapsed());
-                let objects = output
-                    .contents
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|object| {
-                        let modified_ms =
-                            object.last_modified.and_then(|date| date.to_millis().ok()).unwrap_or(0);
-                        let size = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-                        let etag = ETag::new(object.e_tag.as_deref().unwrap_or_default());
-                        Some(ListedObject { key: object.key?, size, etag, modified_ms })
-                    })
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| Failure::protocol(call, "an entry of the listing has no key"))?;
-                if let Some(stray) = objects.iter().find(|object| !object.key.starts_with(prefix)) {
-                    return Err(Failure::protocol(call, format!("{:?} is not below the prefix", stray.key)));
-                }
-                let prefixes: Vec<String> =
-                    output.common_prefixes.unwrap_or_default().into_iter().filter_map(|p| p.prefix).collect();
-                let is_below = |folder: &String| folder.starts_with(prefix) && folder.ends_with('/');
-                if let Some(stray) = prefixes.iter().find(|folder| !is_below(folder)) {
-                    return Err(Failure::protocol(call, format!("{stray:?} is no folder below the prefix")));
-                }
-                Ok(RawPage { objects, prefixes, truncated: output.is_truncated.unwrap_or(false) })
+            .attempt(call, |place| {
+                Box::pin(async move {
+                    let _in_flight = place;
+                    let sent = Instant::now();
+                    let output = connection
+                        .client
+                        .list_objects_v2()
+                        .bucket(&self.name)
+                        .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
+                        .set_delimiter(fold.then(|| "/".to_owned()))
+                        .set_start_after(after.map(ToOwned::to_owned))
+                        .max_keys(i32::from(limit))
+                        .send()
+                        .await
+                        .map_err(|error| Failure::of(call, &error))?;
+                    connection.note_round_trip(sent.elapsed());
+                    let objects = output
+                        .contents
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|object| {
+                            let modified_ms =
+                                object.last_modified.and_then(|date| date.to_millis().ok()).unwrap_or(0);
+                            let size = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+                            let etag = ETag::new(object.e_tag.as_deref().unwrap_or_default());
+                            Some(ListedObject { key: object.key?, size, etag, modified_ms })
+                        })
+                        .collect::<Option<Vec<_>>>()
+                        .ok_or_else(|| Failure::protocol(call, "an entry of the listing has no key"))?;
+                    if let Some(stray) = objects.iter().find(|object| !object.key.starts_with(prefix)) {
+                        return Err(Failure::protocol(
+                            call,
+                            format!("{:?} is not below the prefix", stray.key),
+                        ));
+                    }
+                    let prefixes: Vec<String> = output
+                        .common_prefixes
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter_map(|p| p.prefix)
+                        .collect();
+                    let is_below = |folder: &String| folder.starts_with(prefix) && folder.ends_with('/');
+                    if let Some(stray) = prefixes.iter().find(|folder| !is_below(folder)) {
+                        return Err(Failure::protocol(
+                            call,
+                            format!("{stray:?} is no folder below the prefix"),
+                        ));
+                    }
+                    Ok(RawPage { objects, prefixes, truncated: output.is_truncated.unwrap_or(false) })
+                })
             })
             .await;
         match answer {

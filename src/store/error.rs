@@ -11,6 +11,8 @@ pub enum StoreErrorKind {
     NoSuchBucket,
     /// A policy forbids it.
     Denied,
+    /// A policy on `storage.objects`, or a trigger there, raised an SQL error instead of deciding.
+    PolicyError,
     /// The credential has expired, and no new one could be had.
     Expired,
     /// The service refuses the credential itself: unknown key, bad signature, malformed token.
@@ -33,6 +35,14 @@ pub enum StoreErrorKind {
     Protocol,
     /// Anything else the server refuses.
     Refused,
+}
+
+impl StoreErrorKind {
+    /// Policies are the reason: one forbids the request, or fails to decide.
+    #[must_use]
+    pub fn is_by_policy(self) -> bool {
+        matches!(self, Self::Denied | Self::PolicyError)
+    }
 }
 
 /// A failed request.

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod first_answer;
 mod missing;
+mod policies;
 pub mod reach;
 mod retry;
 pub mod s3;

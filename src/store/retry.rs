@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::Instant;
 
 use super::first_answer::obstacle;
+use super::policies;
 use super::s3::{Connection, InFlight};
 use super::write::Progress;
 use super::{StoreError, StoreErrorKind};
@@ -35,6 +36,8 @@ const LATE_UPLOADS: u32 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     pub operation: Operation,
+    /// Empty where the request is about no bucket.
+    pub bucket: &'a str,
     pub key: &'a str,
     /// Time on top of the operation's deadline: a server may hash an object before its first byte.
     pub allowance: Duration,
@@ -43,17 +46,8 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(operation: Operation, key: &'a str) -> Self {
-        Self { operation, key, allowance: Duration::ZERO, progress: None }
-    }
-
-    pub(super) fn upload(
-        operation: Operation,
-        key: &'a str,
-        allowance: Duration,
-        progress: &'a Progress,
-    ) -> Self {
-        Self { operation, key, allowance, progress: Some(progress) }
+    pub(super) fn new(operation: Operation, bucket: &'a str, key: &'a str) -> Self {
+        Self { operation, bucket, key, allowance: Duration::ZERO, progress: None }
     }
 }
 
@@ -79,6 +73,19 @@ pub(super) enum Verdict {
 impl Connection {
     /// Sends a request until it succeeds, fails for good, or the deadline has come.
     pub(super) async fn attempt<T, F>(
+        &self,
+        call: Call<'_>,
+        send: impl Fn(InFlight) -> F + Send + Sync,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        self.attempts(call, send)
+            .await
+            .map_err(|error| self.policies.attribute(call, &*self.authority, error))
+    }
+
+    async fn attempts<T, F>(
         &self,
         call: Call<'_>,
         send: impl Fn(InFlight) -> F + Send + Sync,
@@ -191,6 +198,10 @@ fn timed_out(call: Call<'_>) -> Failure {
 }
 
 impl Failure {
+    pub(super) fn is_by_policy(&self) -> bool {
+        self.error.kind.is_by_policy()
+    }
+
     /// Reads an SDK error: HTTP status first (HEAD has no body, and a backend's code says little).
     pub(super) fn of<E>(call: Call<'_>, error: &SdkError<E, HttpResponse>) -> Self
     where
@@ -284,8 +295,7 @@ fn meaning(operation: Operation, status: u16, code: &str, message: &str) -> (Sto
             (Kind::BadCredential, Verdict::AfterRenewal)
         }
         (401 | 403, _) if is_about_the_credential(message) => (Kind::BadCredential, Verdict::AfterRenewal),
-        // A policy compares `sub` with a uuid column, and this one is none.
-        (400, "InvalidParameter") if message.contains("uuid") => (Kind::BadCredential, Verdict::Final),
+        _ if policies::is_raised(status, code, message) => (Kind::PolicyError, Verdict::Final),
         (401 | 403, _) => (Kind::Denied, Verdict::AfterRenewal),
         (500, _) => (Kind::Unavailable, Verdict::AgainDoubtful),
         (0 | 408 | 423 | 425 | 429 | 502.., _) => (Kind::Unavailable, Verdict::Again),

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bucket::Bucket;
 use super::buckets::Buckets;
 use super::check::Checks;
+use super::policies::PolicyErrors;
 use super::retry::{Call, Failure};
 use super::{BucketEntry, ByteStream, GetBody, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
 use crate::config::{Root, Service, Tuning};
@@ -55,6 +56,7 @@ pub(super) struct Connection {
     /// Of the endpoint, for messages.
     pub host: String,
     pub region: String,
+    pub(super) policies: PolicyErrors,
     places: Places,
     /// Nanoseconds.
     round_trip: AtomicU64,
@@ -111,6 +113,7 @@ impl S3Service {
                 checks,
                 region: service.region.clone(),
                 host: host_of(&service.endpoint).to_owned(),
+                policies: PolicyErrors::default(),
                 places: Places { semaphore: Arc::new(Semaphore::new(tuning.max_requests)), stats },
                 round_trip: AtomicU64::new(0),
             }),
@@ -208,7 +211,7 @@ impl Connection {
     }
 
     pub(super) async fn buckets(&self) -> Result<Vec<BucketEntry>, StoreError> {
-        let call = Call::new(Operation::ListBuckets, "");
+        let call = Call::new(Operation::ListBuckets, "", "");
         self.attempt(call, |place| async move {
             let _in_flight = place;
             let output =
@@ -229,28 +232,41 @@ impl Connection {
     }
 
     pub(super) async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
-        let call = Call::new(Operation::HeadObject, key);
-        self.attempt(call, |place| async move {
-            let _in_flight = place;
-            let output = self
-                .client
-                .head_object()
-                .bucket(bucket)
-                .key(key)
-                .send()
-                .await
-                .map_err(|error| Failure::of(call, &error))?;
-            Ok(ObjectHead {
-                // An empty object's HEAD has no Content-Length.
-                size: output.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-                etag: ETag::new(output.e_tag().unwrap_or_default()),
-                modified: output.last_modified.and_then(|date| SystemTime::try_from(date).ok()),
-                content_type: output.content_type,
-                cache_control: output.cache_control,
-                metadata: output.metadata.unwrap_or_default().into_iter().collect(),
+        let call = Call::new(Operation::HeadObject, bucket, key);
+        self.attempt(call, |place| {
+            Box::pin(async move {
+                let _in_flight = place;
+                let output = self.client.head_object().bucket(bucket).key(key).send().await;
+                let output = match output {
+                    Ok(output) => output,
+                    Err(error) => return Err(Box::pin(self.in_full(call, Failure::of(call, &error))).await),
+                };
+                Ok(ObjectHead {
+                    // An empty object's HEAD has no Content-Length.
+                    size: output.content_length.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                    etag: ETag::new(output.e_tag().unwrap_or_default()),
+                    modified: output.last_modified.and_then(|date| SystemTime::try_from(date).ok()),
+                    content_type: output.content_type,
+                    cache_control: output.cache_control,
+                    metadata: output.metadata.unwrap_or_default().into_iter().collect(),
+                })
             })
         })
         .await
+    }
+
+    /// What a HEAD failed for: its answer has no body, and a GET of one byte gets the words.
+    async fn in_full(&self, call: Call<'_>, failure: Failure) -> Failure {
+        if !matches!(failure.error.status, 400 | 500 | 503) {
+            return failure;
+        }
+        let Call { bucket, key, .. } = call;
+        self.stats.count(Operation::GetObject);
+        let answer = self.client.get_object().bucket(bucket).key(key).range("bytes=0-0").send().await;
+        match answer {
+            Err(error) => Some(Failure::of(call, &error)).filter(Failure::is_by_policy).unwrap_or(failure),
+            Ok(_) => failure,
+        }
     }
 
     pub(super) async fn get(
@@ -261,7 +277,7 @@ impl Connection {
         size_hint: u64,
     ) -> Result<GetBody, StoreError> {
         let allowance = Duration::from_secs(size_hint / HASH_BYTES_PER_SECOND);
-        let call = Call { allowance, ..Call::new(Operation::GetObject, key) };
+        let call = Call { allowance, ..Call::new(Operation::GetObject, bucket, key) };
         let range = &range;
         self.attempt(call, |in_flight| async move {
             let sent = Instant::now();

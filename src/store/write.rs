@@ -141,7 +141,11 @@ impl Connection {
         section: &Section,
     ) -> Result<ETag, StoreError> {
         let progress = Progress::new();
-        let call = Call::upload(Operation::PutObject, key, allowance(section.len()), &progress);
+        let call = Call {
+            allowance: allowance(section.len()),
+            progress: Some(&progress),
+            ..Call::new(Operation::PutObject, bucket, key)
+        };
         self.attempt(call, |place| async {
             let _in_flight = place;
             let output = self
@@ -175,7 +179,7 @@ impl Connection {
         if from.ends_with(' ') {
             return self.copy_by_hand((from_bucket, from), (bucket, key), headers).await;
         }
-        let call = Call { allowance: copy_allowance(size), ..Call::new(Operation::CopyObject, from) };
+        let call = Call { allowance: copy_allowance(size), ..Call::new(Operation::CopyObject, bucket, from) };
         self.attempt(call, |place| {
             Box::pin(async move {
                 let _in_flight = place;
@@ -233,7 +237,7 @@ impl Connection {
     }
 
     pub(super) async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        let call = Call::new(Operation::DeleteObject, key);
+        let call = Call::new(Operation::DeleteObject, bucket, key);
         self.attempt(call, |place| async move {
             let _in_flight = place;
             let request = self.client.delete_object().bucket(bucket).key(key);
@@ -253,7 +257,8 @@ impl Connection {
         for keys in keys.chunks(DELETES) {
             let Some(first) = keys.first() else { break };
             let many = u32::try_from(keys.len()).unwrap_or(u32::MAX);
-            let call = Call { allowance: DELETING * many, ..Call::new(Operation::DeleteObjects, first) };
+            let call =
+                Call { allowance: DELETING * many, ..Call::new(Operation::DeleteObjects, bucket, first) };
             let objects: Vec<_> =
                 keys.iter().filter_map(|key| ObjectIdentifier::builder().key(key).build().ok()).collect();
             let delete =
@@ -295,7 +300,7 @@ impl Connection {
         key: &str,
         headers: &ObjectHeaders,
     ) -> Result<String, StoreError> {
-        let call = Call::new(Operation::CreateMultipartUpload, key);
+        let call = Call::new(Operation::CreateMultipartUpload, bucket, key);
         self.attempt(call, |place| {
             Box::pin(async move {
                 let _in_flight = place;
@@ -325,7 +330,11 @@ impl Connection {
         section: &Section,
     ) -> Result<Part, StoreError> {
         let progress = Progress::new();
-        let call = Call::upload(Operation::UploadPart, key, allowance(section.len()), &progress);
+        let call = Call {
+            allowance: allowance(section.len()),
+            progress: Some(&progress),
+            ..Call::new(Operation::UploadPart, bucket, key)
+        };
         self.attempt(call, |place| async {
             let _in_flight = place;
             let output = self
@@ -358,7 +367,7 @@ impl Connection {
     ) -> Result<Part, StoreError> {
         let call = Call {
             allowance: copy_allowance(range.end - range.start),
-            ..Call::new(Operation::UploadPartCopy, from)
+            ..Call::new(Operation::UploadPartCopy, bucket, from)
         };
         let range = &range;
         self.attempt(call, |place| async move {
@@ -391,8 +400,10 @@ impl Connection {
     ) -> Result<ETag, StoreError> {
         // A file backend joins and hashes the parts before it answers.
         let size = parts.iter().map(|part| part.size).sum();
-        let call =
-            Call { allowance: copy_allowance(size), ..Call::new(Operation::CompleteMultipartUpload, key) };
+        let call = Call {
+            allowance: copy_allowance(size),
+            ..Call::new(Operation::CompleteMultipartUpload, bucket, key)
+        };
         let parts = parts
             .iter()
             .map(|part| {
@@ -419,7 +430,7 @@ impl Connection {
     }
 
     pub(super) async fn abort_upload(&self, bucket: &str, key: &str, id: &str) -> Result<(), StoreError> {
-        let call = Call::new(Operation::AbortMultipartUpload, key);
+        let call = Call::new(Operation::AbortMultipartUpload, bucket, key);
         let result = self
             .attempt(call, |place| async move {
                 let _in_flight = place;

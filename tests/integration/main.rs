@@ -28,6 +28,7 @@ mod misplaced_secrets;
 mod model;
 mod names;
 mod names_written;
+mod policy_errors;
 mod reaching;
 mod refusals;
 mod relative_paths;

@@ -182,6 +182,9 @@ fn fix(error: &StoreError, claims: Option<&Claims>) -> &'static str {
             "check the bucket's name (upper and lower case differ); see `supafs buckets`"
         }
         StoreErrorKind::Denied => "add a policy on storage.objects that allows this user to do it",
+        StoreErrorKind::PolicyError => {
+            "correct the policy on storage.objects, or the trigger, that raises this SQL error"
+        }
         StoreErrorKind::NotFound if session => "add a SELECT policy on storage.objects for this user",
         StoreErrorKind::InvalidKey => "rename the object: the server refuses this name",
         StoreErrorKind::Unavailable | StoreErrorKind::TimedOut => {

@@ -194,6 +194,23 @@ impl Backend {
         (Bucket { backend: self, name, owned: Owned::Prefixes(prefixes.to_vec()) }, lab)
     }
 
+    /// The bucket whose policy divides by zero for names below `broken/`, a folder there that is this test's own, and a
+    /// user.
+    pub fn broken(&self) -> (Bucket<'_>, String, String) {
+        let name = match &self.server {
+            Server::Standin(standin) => {
+                let name = unique("supafs-rls-broken");
+                standin.create_bucket(&name);
+                standin.set_policies(&name, Policy::broken());
+                name
+            }
+            Server::Real(real) => format!("{}-broken", real.rls_bucket),
+        };
+        let folder = format!("broken/{}", unique("t"));
+        let owned = Owned::Prefixes(vec![format!("{folder}/")]);
+        (Bucket { backend: self, name, owned }, folder, unique_user())
+    }
+
     /// Requests that the stand-in has seen for a bucket; `None` on a real stack.
     pub fn logged(&self, bucket: &str) -> Option<Counts> {
         match &self.server {

@@ -45,7 +45,7 @@ struct Serve {
     /// Make a bucket (repeatable)
     #[arg(long, value_name = "NAME")]
     bucket: Vec<String>,
-    /// Policies of a bucket: BUCKET=PRESET (`user_folders`, `laboratory`, `authenticated_all`,
+    /// Policies of a bucket: BUCKET=PRESET (`user_folders`, `laboratory`, `broken`, `authenticated_all`,
     /// `authenticated_read`, `none`) or BUCKET=@FILE with a JSON array (repeatable)
     #[arg(long, value_name = "BUCKET=WHAT")]
     policies: Vec<String>,

@@ -48,6 +48,11 @@ pub enum Predicate {
         level: usize,
         path: String,
     },
+    /// An expression that fails with an SQLSTATE, e.g. `22012` of `1 / 0`, for rows that the other one holds for.
+    Raises {
+        sqlstate: String,
+        of: Box<Predicate>,
+    },
     And(Vec<Predicate>),
     Or(Vec<Predicate>),
     Not(Box<Predicate>),
@@ -117,6 +122,17 @@ impl Policy {
         policies
     }
 
+    /// Preset: the policy that `tests/rls.sql` gives the third bucket, which divides by zero for every object whose name
+    /// begins with `broken/`, and lets authenticated users do everything elsewhere.
+    #[must_use]
+    pub fn broken() -> Vec<Self> {
+        let broken = || Box::new(Predicate::Under("broken".to_owned()));
+        vec![
+            Self::all(Predicate::Not(broken())).to("authenticated"),
+            Self::all(Predicate::Raises { sqlstate: "22012".to_owned(), of: broken() }).to("authenticated"),
+        ]
+    }
+
     /// Preset: authenticated users may do everything.
     #[must_use]
     pub fn authenticated_all() -> Vec<Self> {
@@ -135,6 +151,7 @@ impl Policy {
         match name {
             "user_folders" => Some(Self::user_folders()),
             "laboratory" => Some(Self::laboratory()),
+            "broken" => Some(Self::broken()),
             "authenticated_all" => Some(Self::authenticated_all()),
             "authenticated_read" => Some(Self::authenticated_read()),
             "none" => Some(Vec::new()),
@@ -173,6 +190,9 @@ impl Access<'_> {
             self.policies.iter().filter(covers).partition(|p| p.predicate.casts());
         if plain.iter().any(|p| p.predicate.holds(self.identity, row)) {
             return Ok(true);
+        }
+        if let Some(sqlstate) = plain.iter().find_map(|p| p.predicate.raises(self.identity, row)) {
+            return Err(S3Error::new(500, "DatabaseError", format!("database error, code: {sqlstate}")));
         }
         match self.identity.sub.as_deref() {
             Some(sub) if !casting.is_empty() && !is_uuid(sub) => {
@@ -223,9 +243,17 @@ impl Predicate {
                 let folder = folders.split('/').nth(level - 1);
                 folder.is_some() && folder == claim(identity, path).and_then(Value::as_str)
             }
+            Self::Raises { .. } => false,
             Self::And(all) => all.iter().all(|p| p.holds(identity, row)),
             Self::Or(any) => any.iter().any(|p| p.holds(identity, row)),
             Self::Not(inner) => !inner.holds(identity, row),
+        }
+    }
+
+    fn raises(&self, identity: &Identity, row: Row<'_>) -> Option<&str> {
+        match self {
+            Self::Raises { sqlstate, of } => of.holds(identity, row).then_some(sqlstate),
+            _ => None,
         }
     }
 
@@ -235,6 +263,7 @@ impl Predicate {
             Self::And(inner) | Self::Or(inner) => inner.iter().any(Self::casts),
             Self::Not(inner) => inner.casts(),
             Self::Always
+            | Self::Raises { .. }
             | Self::Under(_)
             | Self::Extension(_)
             | Self::Role(_)
