@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Connector, tls};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
@@ -16,8 +17,12 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::{AggregatedBytes, ByteStream};
 use aws_smithy_types::date_time::Format;
 
-use crate::obstacle::{Obstacle, host_of};
+use crate::obstacle::{Obstacle, Way};
+use crate::proxy::Proxy;
 use crate::secret::Secret;
+
+/// "Proxy Authentication Required": a proxy's own answer to a request that it was to forward.
+pub const PROXY_LOGIN: u16 = 407;
 
 /// What one request gets.
 #[derive(Debug)]
@@ -54,11 +59,15 @@ impl From<String> for NoAnswer {
 }
 
 impl NoAnswer {
-    fn of(error: &(dyn Error + 'static), host: &str) -> Self {
+    fn of(error: &(dyn Error + 'static), way: &Way) -> Self {
         match Obstacle::of(error) {
-            Some(obstacle) => Self { words: obstacle.sentence(host), obstacle: Some(obstacle) },
-            None => Self::from(format!("{host}: {}", causes(error))),
+            Some(obstacle) => Self::at(obstacle, way),
+            None => Self::from(format!("{}: {}", way.host, causes(error))),
         }
+    }
+
+    fn at(obstacle: Obstacle, way: &Way) -> Self {
+        Self { words: obstacle.sentence(&way.blamed_for(&obstacle)), obstacle: Some(obstacle) }
     }
 }
 
@@ -77,21 +86,42 @@ pub struct Request<'a> {
 /// # Errors
 /// Why there was no answer: name resolution, connection, TLS, time-out.
 pub async fn send(request: Request<'_>, patience: Duration) -> Result<Answer, NoAnswer> {
-    send_over(&connector(patience)?, request, patience).await
+    send_over(&connector(request.url, patience)?, request, patience).await
 }
 
-/// What opens connections and keeps those that are idle, for more than one request. It waits for a connection, and for
-/// each part of an answer, for `patience` at most.
+/// What opens connections to the server of a URL and keeps those that are idle, for more than one request. It waits for a
+/// connection, and for each part of an answer, for `patience` at most.
 ///
 /// # Errors
-/// When the certificates cannot be read.
-pub fn connector(patience: Duration) -> Result<Connector, String> {
+/// When the certificates cannot be read, or a variable names no proxy that can be used.
+pub fn connector(url: &str, patience: Duration) -> Result<Connector, String> {
     let settings = HttpConnectorSettings::builder().connect_timeout(patience).read_timeout(patience).build();
-    Ok(Connector::builder()
+    connector_with(url, settings, None)
+}
+
+/// [`connector`] with settings of the caller's, which closes connections that were idle for so long.
+///
+/// # Errors
+/// As [`connector`].
+pub fn connector_with(
+    url: &str,
+    settings: HttpConnectorSettings,
+    idle: Option<Duration>,
+) -> Result<Connector, String> {
+    let proxy = match Proxy::to(url)? {
+        // The library's own words for what it does not take would show the password.
+        Some(proxy) => {
+            Some(ProxyConfig::all(proxy.url().expose()).map_err(|_| format!("{proxy} cannot be used"))?)
+        }
+        None => None,
+    };
+    let mut builder = Connector::builder()
         .connector_settings(settings)
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .tls_context(tls_context()?)
-        .build())
+        .tls_context(tls_context()?);
+    builder.set_proxy_config(proxy);
+    builder.set_pool_idle_timeout(idle.map(Some));
+    Ok(builder.build())
 }
 
 /// [`send`] over connections that are shared with other requests.
@@ -103,15 +133,18 @@ pub async fn send_over(
     request: Request<'_>,
     patience: Duration,
 ) -> Result<Answer, NoAnswer> {
-    let host = host_of(request.url);
+    let way = Way::to(request.url, Proxy::to(request.url)?.as_ref());
     let request = build(request)?;
     let began = Instant::now();
     let answer = tokio::time::timeout(patience, connector.call(request))
         .await
-        .map_err(|_| NoAnswer { words: Obstacle::Silent.sentence(host), obstacle: Some(Obstacle::Silent) })?
-        .map_err(|error| NoAnswer::of(&error, host))?;
+        .map_err(|_| NoAnswer::at(Obstacle::Silent, &way))?
+        .map_err(|error| NoAnswer::of(&error, &way))?;
     let round_trip = began.elapsed();
     let status = answer.status().as_u16();
+    if status == PROXY_LOGIN {
+        return Err(NoAnswer::at(Obstacle::ProxyLogin, &way));
+    }
     let date = answer.headers().get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
     let retry_after = answer.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
     let body = tokio::time::timeout(patience, ByteStream::new(answer.into_body()).collect()).await;

@@ -51,6 +51,7 @@ pub mod name;
 pub mod obstacle;
 pub mod private_file;
 pub mod process;
+pub mod proxy;
 pub mod secret;
 pub mod similar;
 pub mod single_flight;

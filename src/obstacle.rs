@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 
 use rustls::CertificateError;
 
+use crate::proxy::Proxy;
+
 /// What stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
@@ -25,6 +27,10 @@ pub enum Obstacle {
     Cut,
     /// No answer in time.
     Silent,
+    /// The proxy wants a user name and a password.
+    ProxyLogin,
+    /// The proxy makes no connection to the server.
+    ProxyRefuses,
 }
 
 /// What is wrong with a certificate.
@@ -93,6 +99,11 @@ impl Obstacle {
         if words.starts_with("connection closed before message completed") {
             return Some(Self::Cut);
         }
+        match words.as_str() {
+            "tunnel error: proxy authorization required" => return Some(Self::ProxyLogin),
+            "tunnel error: unsuccessful" => return Some(Self::ProxyRefuses),
+            _ => {}
+        }
         if words.starts_with("HTTP connect timeout") || words.starts_with("HTTP read timeout") {
             return Some(Self::Silent);
         }
@@ -133,7 +144,7 @@ impl Obstacle {
             Self::NoRoute | Self::Cut | Self::Silent => {
                 format!("{words}; check the URL and the network, and that the project is not paused")
             }
-            Self::Certificate(_) | Self::NoTls => words,
+            Self::Certificate(_) | Self::NoTls | Self::ProxyLogin | Self::ProxyRefuses => words,
         }
     }
 
@@ -148,6 +159,41 @@ impl Obstacle {
             Self::NoTls => format!("{host} does not speak TLS: the URL should begin with http://"),
             Self::Cut => format!("{host} closes the connection without an answer"),
             Self::Silent => format!("no answer from {host} in time"),
+            Self::ProxyLogin => format!(
+                "{host} wants a user name and a password; put them into the variable's URL, \
+                 http://USER:PASSWORD@HOST:PORT"
+            ),
+            Self::ProxyRefuses => format!(
+                "the proxy makes no connection to {host}; ask whoever runs the proxy, or name the host in NO_PROXY"
+            ),
+        }
+    }
+}
+
+/// A server and the proxy on the way to it, for messages.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// Host and port of the server.
+    pub host: String,
+    proxy: Option<String>,
+}
+
+impl Way {
+    /// To the server of a URL.
+    #[must_use]
+    pub fn to(url: &str, proxy: Option<&Proxy>) -> Self {
+        Self { host: host_of(url).to_owned(), proxy: proxy.map(ToString::to_string) }
+    }
+
+    /// Who is to blame for an obstacle: the proxy for what happens before there is a connection to it.
+    #[must_use]
+    pub fn blamed_for(&self, obstacle: &Obstacle) -> String {
+        match (&self.proxy, obstacle) {
+            (None, _) => self.host.clone(),
+            (Some(proxy), Obstacle::Name | Obstacle::Refused | Obstacle::NoRoute | Obstacle::ProxyLogin) => {
+                proxy.clone()
+            }
+            (Some(proxy), _) => format!("{} by way of {proxy}", self.host),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Checks {
         let empty = Secret::new("{}");
         let is_json = content_type.as_ref().is_some_and(|kind| kind.expose() == "application/json");
         let body = is_json.then_some(&empty);
-        let connector = self.connector.get_or_init(|| http::connector(PATIENCE)).as_ref()?;
+        let connector = self.connector.get_or_init(|| http::connector(api, PATIENCE)).as_ref()?;
         let request = Request { method: "POST", url: &url, headers: &headers, body };
         let answer = http::send_over(connector, request, PATIENCE).await;
         answer.map(|answer| answer.status).map_err(|error| error.to_string())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::retry::{Failure, Verdict};
 use super::s3::Connection;
+use crate::http::PROXY_LOGIN;
 use crate::obstacle::Obstacle;
 
 /// Regions that every Supabase server accepts.
@@ -23,6 +24,11 @@ impl Connection {
 
     /// Notes that the server answered, or says what kept it from that.
     pub(super) fn heard(&self, mut failure: Failure) -> Failure {
+        if failure.error.status == PROXY_LOGIN {
+            // The server was not asked.
+            failure.obstacle = Some(Obstacle::ProxyLogin);
+            failure.error.status = 0;
+        }
         if failure.error.status != 0 {
             self.stats.note_answer();
             // Servers repeat the id that they were given.
@@ -36,12 +42,10 @@ impl Connection {
             return failure;
         }
         let Some(obstacle) = &failure.obstacle else { return failure };
+        let blamed = self.way.blamed_for(obstacle);
         // Who waits at a command line is told what to do as well.
-        failure.error.message = if self.stats.was_answered() {
-            obstacle.words(&self.host)
-        } else {
-            obstacle.sentence(&self.host)
-        };
+        failure.error.message =
+            if self.stats.was_answered() { obstacle.words(&blamed) } else { obstacle.sentence(&blamed) };
         if obstacle.stays() || (!obstacle.may_pass() && !self.stats.was_answered()) {
             failure.verdict = Verdict::Final;
         }

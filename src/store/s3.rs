@@ -17,7 +17,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives;
-use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -31,7 +31,8 @@ use crate::config::{Root, Service, Tuning};
 use crate::etag::ETag;
 use crate::http;
 use crate::identity::Authority;
-use crate::obstacle::host_of;
+use crate::obstacle::Way;
+use crate::proxy::Proxy;
 use crate::stats::{Operation, Stats};
 
 /// A self-hosted server hashes the whole object before the first byte of a GET; this slow at the worst.
@@ -53,8 +54,8 @@ pub(super) struct Connection {
     pub stats: Arc<Stats>,
     pub op_timeout: Duration,
     pub(super) checks: Checks,
-    /// Of the endpoint, for messages.
-    pub host: String,
+    /// To the endpoint, for messages.
+    pub way: Way,
     pub region: String,
     pub(super) policies: PolicyErrors,
     places: Places,
@@ -82,6 +83,13 @@ impl S3Service {
     ) -> Result<Self, String> {
         let checks = Checks::new(&service.endpoint, provider.clone());
         let connect_timeout = (tuning.op_timeout / 3).min(Duration::from_secs(10));
+        let settings = HttpConnectorSettings::builder().connect_timeout(connect_timeout).build();
+        let connector = http::connector_with(&service.endpoint, settings, Some(POOL_IDLE))?;
+        let connector = SharedHttpConnector::new(connector);
+        let proxy = Proxy::to(&service.endpoint)?;
+        if let Some(proxy) = &proxy {
+            tracing::info!(%proxy, "requests go by way of a proxy");
+        }
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&service.endpoint)
@@ -96,13 +104,7 @@ impl S3Service {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .http_client(
-                HttpClientBuilder::new()
-                    .pool_idle_timeout(POOL_IDLE)
-                    .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-                    .tls_context(http::tls_context()?)
-                    .build_https(),
-            )
+            .http_client(http_client_fn(move |_, _| connector.clone()))
             .build();
         Ok(Self {
             connection: Arc::new(Connection {
@@ -112,7 +114,7 @@ impl S3Service {
                 op_timeout: tuning.op_timeout,
                 checks,
                 region: service.region.clone(),
-                host: host_of(&service.endpoint).to_owned(),
+                way: Way::to(&service.endpoint, proxy.as_ref()),
                 policies: PolicyErrors::default(),
                 places: Places { semaphore: Arc::new(Semaphore::new(tuning.max_requests)), stats },
                 round_trip: AtomicU64::new(0),
@@ -131,7 +133,7 @@ impl S3Service {
     /// Host and port of the endpoint, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.connection.host
+        &self.connection.way.host
     }
 
     /// The object store at the root of a mount.

@@ -29,6 +29,7 @@ mod model;
 mod names;
 mod names_written;
 mod policy_errors;
+mod proxies;
 mod reaching;
 mod refusals;
 mod relative_paths;

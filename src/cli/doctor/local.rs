@@ -11,6 +11,7 @@ use crate::cli::fuse_access;
 use crate::cli::identity::SessionParts;
 use crate::cli::setting::Setting;
 use crate::cli::settings::Settings;
+use crate::proxy::Proxy;
 
 pub fn fuse() -> Check {
     match fuse_access::check() {
@@ -33,6 +34,14 @@ pub fn others(settings: &Settings) -> Option<Check> {
             )
         }
     })
+}
+
+/// Only where the environment names a proxy for the endpoint.
+pub fn proxy(endpoint: &Endpoint) -> Option<Check> {
+    match Proxy::to(&endpoint.url) {
+        Ok(proxy) => proxy.map(|proxy| Check::ok("proxy", format!("requests go by way of {proxy}"))),
+        Err(why) => Some(Check::fail("proxy", why, "correct the variable, or unset it")),
+    }
 }
 
 /// Keys of one kind where another belongs.

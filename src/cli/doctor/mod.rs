@@ -101,6 +101,7 @@ fn examine(args: &DoctorArgs) -> Result<Vec<Check>, CliError> {
     let endpoint = recorded(&mut checks, "endpoint", access::endpoint(&settings, choice.as_ref(), session));
     if let Some(endpoint) = &endpoint {
         checks.push(local::endpoint(endpoint));
+        checks.extend(local::proxy(endpoint));
     }
     let region = access::region(&settings, choice.as_ref());
     checks.push(local::region(&region));

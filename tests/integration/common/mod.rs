@@ -8,6 +8,7 @@ mod backend;
 mod counts;
 mod mount;
 mod ops;
+mod proxy;
 mod real;
 mod tls;
 mod tools;
@@ -16,6 +17,7 @@ pub use backend::{Backend, Bucket, Facts, Laboratory, Put, Users};
 pub use counts::Counts;
 pub use mount::{Login, Mount, MountOptions, Outcome, Place, outcome};
 pub use ops::{Ops, ops, spent};
+pub use proxy::Proxy;
 pub use tls::{Certificate, TlsFront};
 pub use tools::{Random, body, errno, eventually, ino, is_mounted, run, sha256_hex, sorted_lines};
 

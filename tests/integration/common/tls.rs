@@ -87,6 +87,10 @@ impl TlsFront {
         Self { _runtime: runtime, port }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     /// The S3 endpoint behind it, by this name of the machine.
     pub fn endpoint(&self, host: &str) -> String {
         format!("https://{host}:{}/storage/v1/s3", self.port)
