@@ -7,7 +7,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// Which side of a [`fork_single_threaded`] this is.
@@ -64,6 +64,18 @@ pub fn set_variable(name: &str, value: &OsStr) {
     unsafe {
         std::env::set_var(name, value);
     }
+}
+
+/// Lets this process have as many file descriptors as it may: each file that is open for writing takes one.
+///
+/// # Errors
+/// The system's own.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
 }
 
 /// Keeps the C allocator from making an arena for each thread: blocks of file data are allocated by one thread and

@@ -52,6 +52,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Err(error) = crate::sys::raise_descriptor_limit() {
+        eprintln!("supafs: cannot raise the limit of open files: {error}");
+    }
     if let Err(error) = crate::sys::harden() {
         eprintln!("supafs: cannot protect this process: {error}");
         return ExitCode::FAILURE;

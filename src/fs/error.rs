@@ -29,6 +29,10 @@ pub enum ErrorKind {
     TooLarge,
     /// The spool is full.
     NoSpace,
+    /// The user's quota on the spool's disk is used up.
+    Quota,
+    /// This process or the machine has no free file descriptor.
+    NoDescriptor,
     /// What this file system never does, whoever asks.
     NotPermitted,
     /// The bucket does not take this type of content.
@@ -61,17 +65,37 @@ impl From<ErrorKind> for FsError {
 
 impl From<io::Error> for FsError {
     fn from(error: io::Error) -> Self {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-            io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
-            _ => ErrorKind::Io,
-        };
-        if kind == ErrorKind::NoSpace {
-            tracing::error!(%error, "the spool is full; see --spool-size and --spool-dir");
-        } else {
-            tracing::error!(%error, "the spool's disk fails");
+        let kind = Self::kind_of(&error);
+        match kind {
+            ErrorKind::NoSpace => {
+                tracing::error!(%error, "the spool is full; see --spool-size and --spool-dir");
+            }
+            ErrorKind::Quota => {
+                tracing::error!(%error, "the quota on the spool's disk is used up; see --spool-dir");
+            }
+            ErrorKind::TooLarge => {
+                tracing::error!(%error, "the spool's disk takes no file of this size; see --spool-dir");
+            }
+            ErrorKind::NoDescriptor => {
+                tracing::error!(%error, "no file descriptor is free; raise the hard limit (`ulimit -Hn`) before mounting");
+            }
+            _ => tracing::error!(%error, "the spool's disk fails"),
         }
         kind.into()
+    }
+}
+
+impl FsError {
+    /// What an error of the spool means to a caller.
+    #[must_use]
+    pub fn kind_of(error: &io::Error) -> ErrorKind {
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::StorageFull, _) => ErrorKind::NoSpace,
+            (io::ErrorKind::QuotaExceeded, _) => ErrorKind::Quota,
+            (io::ErrorKind::FileTooLarge, _) => ErrorKind::TooLarge,
+            (_, Some(nix::libc::EMFILE | nix::libc::ENFILE)) => ErrorKind::NoDescriptor,
+            _ => ErrorKind::Io,
+        }
     }
 }
 

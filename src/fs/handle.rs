@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::ErrorKind;
 use super::users::Users;
 use crate::data::Reader;
 use crate::meta::{Entry, Listing};
@@ -23,6 +24,8 @@ pub(super) struct FileHandle {
     pub handed_out: AtomicBool,
     /// It was read since it was opened.
     pub was_read: AtomicBool,
+    /// Why a write through it failed before there was a draft to note that in.
+    pub failed: Mutex<Option<ErrorKind>>,
 }
 
 /// An open directory.
@@ -73,6 +76,7 @@ impl Handles {
             reader,
             handed_out: AtomicBool::new(false),
             was_read: AtomicBool::new(false),
+            failed: Mutex::default(),
         })))
     }
 

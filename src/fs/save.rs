@@ -1,6 +1,7 @@
 //! From drafts to the bucket: what close and fsync do, what becomes of a draft when its last user is gone, and what
 //! follows from an upload, a refusal, or somebody else's change.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::contents::Cached;
+use super::handle::FileHandle;
 use super::inode::InodeTable;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
@@ -122,7 +124,11 @@ impl Fs {
     /// Why what was written is not in the bucket.
     pub async fn flush(&self, handle: u64, thread: u32) -> Result<(), FsError> {
         let Some(file) = self.handles.file(handle) else { return Ok(()) };
-        if !file.is_writable || self.dirty_draft(file.ino).is_none() {
+        if !file.is_writable {
+            return Ok(());
+        }
+        self.whole(&file)?;
+        if self.dirty_draft(file.ino).is_none() {
             return Ok(());
         }
         let name = self.inodes.lock().get(file.ino).map(|inode| Box::<[u8]>::from(inode.name()));
@@ -139,6 +145,7 @@ impl Fs {
     pub async fn fsync(&self, handle: u64) -> Result<(), FsError> {
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         let writer = self.writer()?;
+        self.whole(&file)?;
         if writer.options.write_back && writer.options.fsync_local {
             self.save(file.ino).await
         } else {
@@ -158,6 +165,16 @@ impl Fs {
         }
         self.enqueue(ino, &draft);
         Ok(())
+    }
+
+    /// Whether every write of a file reached it since it was last empty.
+    fn whole(&self, file: &FileHandle) -> Result<(), FsError> {
+        let failed = {
+            let inodes = self.inodes.lock();
+            inodes.get(file.ino).and_then(|inode| inode.draft()?.state().failed)
+        };
+        let failed = failed.map(|errno| FsError::kind_of(&io::Error::from_raw_os_error(errno)));
+        failed.or(*file.failed.lock()).map_or(Ok(()), |kind| Err(kind.into()))
     }
 
     fn dirty_draft(&self, ino: u64) -> Option<Arc<Draft>> {
@@ -181,6 +198,9 @@ impl Fs {
 
     pub(super) async fn upload_draft(&self, ino: u64, draft: &Arc<Draft>) -> Result<(), FsError> {
         let writer = self.writer()?;
+        if let Some(error) = draft.torn().filter(|_| draft.state().key.is_some()) {
+            return Err(FsError::kind_of(&error).into());
+        }
         let publish = |uploaded: &Uploaded| self.uploaded(ino, draft, uploaded);
         let error = match writer.uploader.upload(draft, publish).await {
             Ok(_) => return Ok(()),
@@ -363,6 +383,9 @@ impl Fs {
         if was_told && draft.is_unacknowledged() {
             return self.give_up(ino, &draft);
         }
+        if draft.torn().is_some() {
+            return self.park(ino, &draft);
+        }
         // Whoever waited for an upload that is under way was killed meanwhile: nobody was told anything.
         let is_told = !draft.is_being_uploaded();
         match error {
@@ -429,14 +452,27 @@ impl Fs {
             return self.drop_draft(ino, draft);
         }
         let key = draft.state().key.clone().unwrap_or_default();
-        match draft.park() {
-            Ok(()) => {
-                tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`");
+        let torn = draft.torn();
+        let closed = match draft.park() {
+            Ok(closed) => {
+                match torn {
+                    Some(error) => {
+                        tracing::error!(%key, id = draft.id(), %error, "a write failed, so the file is not uploaded and the bucket keeps its version; what was written takes up room in the spool until `supafs spool discard`");
+                    }
+                    None => {
+                        tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`");
+                    }
+                }
+                closed
             }
-            Err(error) => tracing::error!(%key, %error, "cannot note in the spool that an upload failed"),
-        }
+            Err(error) => {
+                tracing::error!(%key, %error, "cannot note in the spool that an upload failed");
+                None
+            }
+        };
         self.lost_name(ino);
         self.inodes.lock().end_draft(ino, draft);
+        self.resume(closed.into_iter().collect(), vec![]);
     }
 
     /// Uploads in the background, again and again where that helps.

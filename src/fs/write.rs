@@ -267,10 +267,15 @@ impl Fs {
             return Err(ErrorKind::BadHandle.into());
         }
         file.users.wrote(thread);
-        let draft = self.draft_of(file.ino)?;
+        let draft = self.draft_of(file.ino).inspect_err(|error| {
+            if !matches!(error.kind, ErrorKind::Stale | ErrorKind::IsDirectory | ErrorKind::ReadOnly) {
+                file.failed.lock().get_or_insert(error.kind);
+            }
+        })?;
         let _changing = self.change(file.ino, &draft).await;
         let offset = if appends { draft.state().size } else { offset };
-        if offset + data.len() as u64 > LARGEST {
+        if offset.saturating_add(data.len() as u64) > LARGEST {
+            draft.write_failed(&io::ErrorKind::FileTooLarge.into());
             return Err(ErrorKind::TooLarge.into());
         }
         draft.write(offset, data)?;
@@ -288,8 +293,13 @@ impl Fs {
                 draft.truncate(size)?;
             } else if size == 0 {
                 // `O_TRUNC` is a change also where there is nothing to cut off, and comes as this.
-                draft.state().touch();
+                let mut state = draft.state();
+                state.failed = None;
+                state.touch();
             }
+        }
+        if size == 0 {
+            self.handles.of(ino).iter().for_each(|file| *file.failed.lock() = None);
         }
         if self.handles.writers(ino) == 0 { self.save(ino).await } else { Ok(()) }
     }

@@ -86,6 +86,9 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::NotEmpty => Errno::ENOTEMPTY,
         ErrorKind::TooLarge => Errno::EFBIG,
         ErrorKind::NoSpace => Errno::ENOSPC,
+        ErrorKind::Quota => Errno::EDQUOT,
+        // Not EMFILE: the caller's own limit is another one.
+        ErrorKind::NoDescriptor => Errno::ENFILE,
         ErrorKind::NotPermitted => Errno::EPERM,
         ErrorKind::UnsupportedType => Errno::from_i32(libc::EMEDIUMTYPE),
         ErrorKind::CrossDevice => Errno::EXDEV,

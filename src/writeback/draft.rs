@@ -132,6 +132,7 @@ impl Draft {
             stored: 0,
             error: None,
             told: None,
+            failed: None,
         };
         Arc::new(Self::of(file, state, Promise::Committed))
     }
@@ -235,9 +236,15 @@ impl Draft {
         }
     }
 
+    /// A write that fails makes the file torn, see [`torn`](Self::torn).
+    ///
     /// # Errors
     /// When the spool is full, or its disk fails.
     pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.try_write(offset, data).inspect_err(|error| self.write_failed(error))
+    }
+
+    fn try_write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let range = offset..offset + data.len() as u64;
         let mut seal = self.seal.lock();
         self.before_change(&mut seal)?;
@@ -258,6 +265,39 @@ impl Draft {
             stream.written(&range);
         }
         Ok(())
+    }
+
+    /// Notes that a write did not reach the file: nothing of it is uploaded until it is truncated to nothing.
+    pub fn write_failed(&self, error: &io::Error) {
+        let seal = self.seal.lock();
+        if let Some(stream) = self.stream.lock().take() {
+            stream.abandon();
+        }
+        let state = {
+            let mut state = self.state.lock();
+            state.failed.get_or_insert(errno_of(error));
+            state.clone()
+        };
+        // A record that still promises what was closed before keeps its promise.
+        if seal.promise != Promise::Open {
+            return;
+        }
+        let noted = self.file.update(|record| {
+            fill_content(record, &state);
+            record.error = state.failed.map(words_of_torn);
+        });
+        if let Err(error) = noted {
+            // The record says that the file is being written: after a crash it is parked all the same.
+            tracing::debug!(%error, "the spool does not know why a file is not whole");
+        }
+    }
+
+    /// Why the file is not whole: a write failed, and the file holds others than those that were closed before.
+    #[must_use]
+    pub fn torn(&self) -> Option<io::Error> {
+        let seal = self.seal.lock();
+        let failed = self.state.lock().failed.filter(|_| seal.promise == Promise::Open);
+        failed.map(io::Error::from_raw_os_error)
     }
 
     /// Cuts the file off, or fills it up with zeros.
@@ -284,6 +324,9 @@ impl Draft {
             self.file.update(|record| fill_content(record, &state))?;
         }
         state.size = size;
+        if size == 0 {
+            state.failed = None;
+        }
         state.touch();
         Ok(())
     }
@@ -356,14 +399,18 @@ impl Draft {
     /// What the draft holds is to be uploaded, also by the next mount.
     ///
     /// # Errors
-    /// When the spool's disk fails.
+    /// When the spool's disk fails, or a write of the file did.
     pub fn commit(&self) -> io::Result<()> {
         let mut seal = self.seal.lock();
         let state = self.state.lock().clone();
+        if let Some(errno) = state.failed.filter(|_| seal.promise == Promise::Open) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         self.file.seal(|record| {
             fill_names(record, &state);
             fill_content(record, &state);
             record.state = RecordState::Committed;
+            record.error = None;
         })?;
         seal.promise = Promise::Committed;
         seal.drop_shadow()
@@ -395,20 +442,31 @@ impl Draft {
         }
     }
 
-    /// What the draft holds stays in the spool until somebody decides.
+    /// What the draft holds stays in the spool until somebody decides. Of a torn file, the version that was closed
+    /// before is handed back where it is not in the bucket yet: it is still to be uploaded.
     ///
     /// # Errors
     /// When the spool's disk fails.
-    pub fn park(&self) -> io::Result<()> {
+    pub fn park(&self) -> io::Result<Option<Arc<Self>>> {
         let mut seal = self.seal.lock();
         let state = self.state.lock().clone();
+        let torn = state.failed.filter(|_| seal.promise == Promise::Open);
         self.file.update(|record| {
             fill_names(record, &state);
             fill_content(record, &state);
             record.state = RecordState::Parked;
+            if let Some(errno) = torn {
+                record.error = Some(words_of_torn(errno));
+            }
         })?;
         seal.promise = Promise::Settled;
-        seal.drop_shadow()
+        let Some(closed) = seal.shadow.take() else { return Ok(None) };
+        if torn.is_none() {
+            closed.remove()?;
+            return Ok(None);
+        }
+        closed.update(|record| record.until = None)?;
+        Ok(closed.record().map(|record| Self::recovered(closed, &record)))
     }
 
     /// Whether an upload of it is under way, or about to be.
@@ -433,6 +491,21 @@ impl Seal {
     fn drop_shadow(&mut self) -> io::Result<()> {
         self.shadow.take().map_or(Ok(()), |shadow| shadow.remove())
     }
+}
+
+/// What a caller is told of a failed write.
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(match error.kind() {
+        io::ErrorKind::StorageFull => nix::libc::ENOSPC,
+        io::ErrorKind::QuotaExceeded => nix::libc::EDQUOT,
+        io::ErrorKind::FileTooLarge => nix::libc::EFBIG,
+        _ => nix::libc::EIO,
+    })
+}
+
+/// Why a torn file is parked, as `supafs spool list` shows it.
+fn words_of_torn(errno: i32) -> String {
+    format!("a write failed, so the file is not whole: {}", io::Error::from_raw_os_error(errno))
 }
 
 /// Where a file is to go, and what may be there.

@@ -342,6 +342,12 @@ impl SpoolFile {
         self.spool.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// The record, unless the file was removed.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        self.record.lock().clone()
+    }
+
     /// Changes the record; that of a file that was removed is not brought back.
     ///
     /// # Errors

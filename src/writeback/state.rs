@@ -73,6 +73,9 @@ pub struct State {
     pub error: Option<StoreError>,
     /// The generation that a policy forbids, as its writer was told.
     pub told: Option<u64>,
+    /// The errno of a write that did not reach the file. It stays until the file is truncated to nothing: without the
+    /// bytes of that write, the rest is torn.
+    pub failed: Option<i32>,
 }
 
 impl State {
@@ -102,6 +105,7 @@ impl State {
             stored: 0,
             error: None,
             told: None,
+            failed: None,
         }
     }
 

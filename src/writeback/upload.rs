@@ -148,7 +148,11 @@ impl Uploader {
         }
         let state = draft.state();
         let enough = 2 * self.part_size;
-        if state.base_limit > 0 || state.size <= enough || !state.local.contains(0..enough) {
+        if state.failed.is_some()
+            || state.base_limit > 0
+            || state.size <= enough
+            || !state.local.contains(0..enough)
+        {
             return;
         }
         let Some(key) = state.key.clone() else { return };
@@ -194,6 +198,9 @@ impl Uploader {
     ) -> Result<Option<Uploaded>, UploadError> {
         let state = draft.state().clone();
         let Some(key) = state.key.clone().filter(|_| !state.is_clean()) else { return Ok(None) };
+        if let Some(error) = draft.torn() {
+            return Err(error.into());
+        }
         self.removals.settled_but_for(&key, Some(draft.id())).await?;
         // It was removed meanwhile.
         if draft.state().key.is_none() {

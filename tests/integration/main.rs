@@ -45,6 +45,7 @@ mod state_files;
 mod staying_signed_in;
 mod tools_files;
 mod tools_trees;
+mod torn;
 mod versions;
 mod walks;
 mod write_back;

@@ -116,7 +116,10 @@ impl Spool {
         };
         if record.state == RecordState::Open {
             record.state = RecordState::Parked;
-            record.error = Some("the daemon ended while the file was being written".to_owned());
+            // What is known already says more.
+            record
+                .error
+                .get_or_insert_with(|| "the daemon ended while the file was being written".to_owned());
         } else if record.state == RecordState::Committed && is_torn(&record) {
             record.state = RecordState::Parked;
             record.error =
