@@ -21,12 +21,14 @@ pub enum Operation {
     UploadPartCopy,
     CompleteMultipartUpload,
     AbortMultipartUpload,
+    ListMultipartUploads,
+    ListParts,
     /// The one request of the REST API: whether an object may be uploaded.
     SignUploadUrl,
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::ListBuckets,
         Self::ListObjectsV2,
         Self::HeadObject,
@@ -40,6 +42,8 @@ impl Operation {
         Self::UploadPartCopy,
         Self::CompleteMultipartUpload,
         Self::AbortMultipartUpload,
+        Self::ListMultipartUploads,
+        Self::ListParts,
         Self::SignUploadUrl,
     ];
 
@@ -60,6 +64,8 @@ impl Operation {
             Self::UploadPartCopy => "UploadPartCopy",
             Self::CompleteMultipartUpload => "CompleteMultipartUpload",
             Self::AbortMultipartUpload => "AbortMultipartUpload",
+            Self::ListMultipartUploads => "ListMultipartUploads",
+            Self::ListParts => "ListParts",
             Self::SignUploadUrl => "SignUploadUrl",
         }
     }

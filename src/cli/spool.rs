@@ -100,7 +100,15 @@ fn discard(file: &Staged) -> Result<(), String> {
     if file.is_in_use() {
         return Err("a mount is at work on it; delete the file there, or unmount first".to_owned());
     }
-    file.discard().map_err(|error| format!("cannot be discarded: {error}"))
+    let has_upload = file.holder == Holder::Nobody && file.has_upload();
+    file.discard().map_err(|error| format!("cannot be discarded: {error}"))?;
+    if has_upload {
+        warn(&format!(
+            "{}: parts of it that are at the server already are removed by the next mount of {}",
+            file.id, file.record.owner.bucket
+        ));
+    }
+    Ok(())
 }
 
 fn export(file: &Staged, dir: &Path) -> Result<(), String> {

@@ -12,7 +12,7 @@ use crate::attrs::Modified;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{ObjectHeaders, Section, StoreError};
-use crate::writeback::{Draft, Expected, Note, Record, RecordState, Removal, Watcher};
+use crate::writeback::{Draft, Expected, Note, Record, RecordState, Removal, Watcher, end_upload};
 
 impl Fs {
     /// Deletes an object: now, or behind the caller's back. `version` is what it holds, where that is known.
@@ -136,16 +136,7 @@ impl Fs {
     /// Ends multipart uploads that an earlier daemon began.
     pub fn abort_abandoned(&self, uploads: Vec<Note>) {
         for note in uploads {
-            let store = Arc::clone(&self.store);
-            drop(tokio::spawn(async move {
-                let id = note.record.upload.clone().unwrap_or_default();
-                match store.abort_upload(&note.record.key, &id).await {
-                    Ok(()) => note.remove(),
-                    Err(error) => {
-                        tracing::warn!(%error, "an unfinished upload stays behind on the server; the next mount ends it");
-                    }
-                }
-            }));
+            drop(tokio::spawn(end_upload(Arc::clone(&self.store), note)));
         }
     }
 

@@ -21,7 +21,7 @@ use crate::config::Tuning;
 use crate::content_type::content_type;
 use crate::single_flight::SingleFlight;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError, UploadCheck};
-use crate::writeback::Spool;
+use crate::writeback::{Spool, abort_upload, begin_upload};
 
 /// How long a permission holds at least. Uploads to the folder renew it.
 const PERMITTED: Duration = Duration::from_secs(30);
@@ -240,8 +240,10 @@ async fn begin_and_abort(
     key: String,
     headers: ObjectHeaders,
 ) -> Verdict {
-    let id = match store.create_upload(&key, &headers).await {
-        Ok(id) => id,
+    // Who may not write has no spool, and is not asked.
+    let Some(spool) = spool else { return Verdict::Unknown };
+    let (id, note) = match begin_upload(&store, &spool, &key, &headers).await {
+        Ok(begun) => begun,
         Err(error) if error.kind.is_by_policy() => return Verdict::Refused { key, error },
         Err(error) => {
             tracing::debug!(%error, "whether this may be written is not known before it is");
@@ -249,18 +251,6 @@ async fn begin_and_abort(
         }
     };
     store.distrust_checks();
-    let note = spool.and_then(|spool| spool.note_upload(&key, &id));
-    tokio::spawn(async move {
-        match store.abort_upload(&key, &id).await {
-            Ok(()) => {
-                if let Some(note) = note {
-                    note.remove();
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "an upload that was begun to ask for a right stays behind on the server; the next mount aborts it");
-            }
-        }
-    });
+    tokio::spawn(async move { abort_upload(&store, &key, &id, note).await });
     Verdict::Permitted
 }

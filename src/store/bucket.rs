@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use super::retry::{Call, Failure};
 use super::s3::Connection;
 use super::{
-    GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore, Part, Section,
-    StoreError, UploadCheck,
+    BegunUpload, GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore, Part,
+    Section, StoreError, UploadCheck,
 };
 use crate::etag::ETag;
 use crate::stats::Operation;
@@ -320,5 +320,9 @@ impl ObjectStore for Bucket {
 
     async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {
         self.connection.abort_upload(&self.name, &self.full(key), id).await
+    }
+
+    async fn partless_uploads(&self, key: &str) -> Result<Vec<BegunUpload>, StoreError> {
+        self.connection.partless_uploads(&self.name, &self.full(key)).await
     }
 }

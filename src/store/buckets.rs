@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use super::bucket::Bucket;
 use super::s3::S3Service;
 use super::{
-    GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError,
-    StoreErrorKind, UploadCheck,
+    BegunUpload, GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part, Section,
+    StoreError, StoreErrorKind, UploadCheck,
 };
 use crate::etag::ETag;
 
@@ -193,5 +193,10 @@ impl ObjectStore for Buckets {
     async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {
         let (bucket, key) = self.split("AbortMultipartUpload", key)?;
         bucket.abort_upload(key, id).await
+    }
+
+    async fn partless_uploads(&self, key: &str) -> Result<Vec<BegunUpload>, StoreError> {
+        let (bucket, key) = self.split("ListMultipartUploads", key)?;
+        bucket.partless_uploads(key).await
     }
 }

@@ -13,6 +13,7 @@ mod policies;
 pub mod reach;
 mod retry;
 pub mod s3;
+mod uploads;
 mod write;
 
 use std::collections::BTreeMap;
@@ -104,6 +105,14 @@ pub trait ByteStream: Send {
     async fn next(&mut self) -> Result<Option<Bytes>, StoreError>;
     /// The reader wants no more for now: the request no longer counts as one in flight.
     fn pause(&mut self) {}
+}
+
+/// A multipart upload that is not completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BegunUpload {
+    pub id: String,
+    /// By the server's clock.
+    pub initiated: SystemTime,
 }
 
 /// What is stored with an object beside its bytes.
@@ -218,6 +227,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// The beginning of an upload was allowed where [`check_upload`](Self::check_upload) was in doubt: there is no use
     /// in asking that way.
     fn distrust_checks(&self) {}
+    /// Multipart uploads of just this key that hold no part. The server shows them to access keys only: for a user
+    /// there are none.
+    async fn partless_uploads(&self, _key: &str) -> Result<Vec<BegunUpload>, StoreError> {
+        Ok(vec![])
+    }
     /// The shortest time to an answer seen lately, or zero while none is known.
     fn round_trip(&self) -> Duration {
         Duration::ZERO

@@ -4,6 +4,7 @@
 //! it, [`Queue`] does so behind the writer's back, [`Removals`] deletes behind it, [`Spool`] keeps data and [`Record`]s
 //! through a crash.
 
+mod begun;
 mod delay;
 mod draft;
 mod fingerprint;
@@ -18,6 +19,7 @@ mod state;
 mod stream;
 mod upload;
 
+pub use begun::{abort as abort_upload, begin as begin_upload, end as end_upload};
 pub use delay::Delay;
 pub use draft::{Draft, Piece};
 pub use moves::{Change, Moves, Moving};

@@ -11,7 +11,7 @@
 mod inventory;
 mod recover;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -27,6 +27,7 @@ use sha2::{Digest, Sha256};
 pub use inventory::{Holder, Staged, inventory};
 pub use recover::Recovered;
 
+use super::begun::millis_now;
 use super::record::{Owner, Record, RecordState};
 use crate::{private_file, state_dir};
 
@@ -53,6 +54,8 @@ pub struct Spool {
     at_rest: AtomicU64,
     /// What this daemon works on.
     live: Mutex<HashSet<String>>,
+    /// Keys of the multipart uploads under way, by the id of the record.
+    uploads: Mutex<HashMap<String, String>>,
     next: AtomicU64,
     nothing: Arc<File>,
     _lock: Flock<File>,
@@ -94,6 +97,7 @@ impl Spool {
             used: AtomicU64::new(0),
             at_rest: AtomicU64::new(0),
             live: Mutex::default(),
+            uploads: Mutex::default(),
             next: AtomicU64::new(u64::try_from(started.as_micros()).unwrap_or(0)),
             nothing,
             _lock: lock,
@@ -161,17 +165,18 @@ impl Spool {
         Ok(Note { spool: Arc::clone(self), id, record })
     }
 
-    /// Notes that a multipart upload has begun, so that it is aborted also if this daemon dies. Without the note, it
-    /// would merely stay behind on the server.
-    pub fn note_upload(self: &Arc<Self>, key: &str, id: &str) -> Option<Note> {
+    /// Notes that a multipart upload is about to begin, so that it is aborted also if this daemon dies. Without the
+    /// note, it would merely stay behind on the server: a full disk must not keep files from leaving it.
+    pub fn note_upload(self: &Arc<Self>, key: &str) -> Option<Note> {
         let mut record = Record::new(&self.owner);
         record.state = RecordState::Upload;
         key.clone_into(&mut record.key);
-        record.upload = Some(id.to_owned());
+        record.changed_ms = millis_now();
         let note = self.next_id();
         match self.write_record(&note, &record) {
             Ok(()) => {
                 self.live.lock().insert(note.clone());
+                self.uploads.lock().insert(note.clone(), record.key.clone());
                 Some(Note { spool: Arc::clone(self), id: note, record })
             }
             Err(error) => {
@@ -431,6 +436,25 @@ impl Drop for SpoolFile {
 }
 
 impl Note {
+    /// The upload has begun, with this id.
+    pub fn began(&mut self, id: &str) {
+        self.record.upload = Some(id.to_owned());
+        if let Err(error) = self.spool.write_record(&self.id, &self.record) {
+            tracing::warn!(%error, "the spool does not know the id of an upload that is under way");
+        }
+    }
+
+    /// The upload is not wanted any more.
+    pub fn give_up(&self) {
+        self.spool.uploads.lock().remove(&self.id);
+    }
+
+    /// Whether an upload of the same key is under way.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.spool.uploads.lock().values().any(|key| *key == self.record.key)
+    }
+
     /// It is done, or not wanted any more.
     pub fn remove(&self) {
         if let Err(error) = remove_files(&self.spool.dir, &self.id) {
@@ -441,6 +465,7 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
+        self.spool.uploads.lock().remove(&self.id);
         self.spool.live.lock().remove(&self.id);
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::begun::{abort, begin};
 use super::draft::Draft;
 use super::plan::stream_part;
 use super::spool::{Note, Spool};
@@ -76,7 +77,7 @@ impl Stream {
         });
         let sender = Arc::clone(&shared);
         let target = key.clone();
-        let task = tokio::spawn(async move { sender.run(&draft, (&*store, &spool), target, headers).await });
+        let task = tokio::spawn(async move { sender.run(&draft, (&store, &spool), target, headers).await });
         Self { key, shared, task }
     }
 
@@ -123,13 +124,12 @@ impl Shared {
     async fn run(
         &self,
         draft: &Arc<Draft>,
-        (store, spool): (&dyn ObjectStore, &Arc<Spool>),
+        (store, spool): (&Arc<dyn ObjectStore>, &Arc<Spool>),
         key: String,
         headers: ObjectHeaders,
     ) -> Result<Sent, StoreError> {
-        let id = store.create_upload(&key, &headers).await?;
-        let note = spool.note_upload(&key, &id);
-        let parts = self.send(draft, store, &key, &id).await;
+        let (id, note) = begin(store, spool, &key, &headers).await?;
+        let parts = self.send(draft, &**store, &key, &id).await;
         let stop = *self.stop.borrow();
         match parts {
             Ok(parts) if stop != Stop::Abandon => {
@@ -190,15 +190,5 @@ impl Shared {
         }
         begun.0 = number;
         Some((number, range))
-    }
-}
-
-/// Ends an upload that is not wanted. What the server does not let go of stays on record for the next start.
-pub(super) async fn abort(store: &dyn ObjectStore, key: &str, id: &str, note: Option<Note>) {
-    match store.abort_upload(key, id).await {
-        Ok(()) => note.iter().for_each(Note::remove),
-        Err(error) => {
-            tracing::warn!(%error, "an unfinished upload stays behind on the server; the next mount ends it");
-        }
     }
 }

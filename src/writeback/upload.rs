@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::RwLockWriteGuard;
 
+use super::begun::{abort, begin};
 use super::draft::Draft;
 use super::fingerprint;
 use super::moves::Moves;
@@ -19,7 +20,7 @@ use super::record::Base;
 use super::removals::Removals;
 use super::spool::{Note, Spool};
 use super::state::State;
-use super::stream::{IN_FLIGHT, Sent, Stream, abort};
+use super::stream::{IN_FLIGHT, Sent, Stream};
 use crate::attrs::Attrs;
 use crate::etag::ETag;
 use crate::store::{
@@ -302,8 +303,7 @@ impl Uploader {
         size: u64,
         headers: &ObjectHeaders,
     ) -> Result<ETag, StoreError> {
-        let id = self.store.create_upload(to, headers).await?;
-        let note = self.spool.note_upload(to, &id);
+        let (id, note) = begin(&self.store, &self.spool, to, headers).await?;
         let shape =
             Shape { size, local: &Ranges::new(), dirty: &Ranges::new(), base_limit: size, base_size: size };
         let Plan::Parts(parts) = plan(shape, self.part_size) else { unreachable!("one copy would do") };
@@ -320,7 +320,7 @@ impl Uploader {
             Err(error) => Err(error),
         };
         if result.is_err() {
-            abort(&*self.store, to, &id, note).await;
+            abort(&self.store, to, &id, note).await;
         } else {
             note.iter().for_each(Note::remove);
         }
@@ -380,8 +380,7 @@ impl Uploader {
     }
 
     async fn in_parts(&self, job: &Job<'_>, parts: Vec<PartSource>) -> Result<ETag, UploadError> {
-        let id = self.store.create_upload(&job.key, &job.headers).await?;
-        let note = self.spool.note_upload(&job.key, &id);
+        let (id, note) = begin(&self.store, &self.spool, &job.key, &job.headers).await?;
         let copies = parts.iter().any(|part| matches!(part, PartSource::Base(_)));
         let numbered = (1u16..).zip(parts);
         let sent = stream::iter(numbered.map(|(number, part)| self.part(job, &id, number, part)))
@@ -401,7 +400,7 @@ impl Uploader {
                 Ok(etag)
             }
             Err(error) => {
-                abort(&*self.store, &job.key, &id, note).await;
+                abort(&self.store, &job.key, &id, note).await;
                 Err(error)
             }
         }
@@ -444,7 +443,7 @@ impl Uploader {
         let etag = match result.await {
             Ok(etag) => etag,
             Err(error) => {
-                abort(&*self.store, &job.key, &id, note).await;
+                abort(&self.store, &job.key, &id, note).await;
                 return Err(error);
             }
         };

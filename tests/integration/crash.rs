@@ -231,6 +231,92 @@ fn a_folder_that_is_renamed_by_a_daemon_killed_at_random_is_whole() {
     }
 }
 
+/// Empties a file and writes it anew, by the mebibyte, until the daemon is killed behind the last one.
+fn kill_while_parts_are_sent(
+    backend: &Backend,
+    bucket: &Bucket<'_>,
+    mebibytes: usize,
+    pause: Duration,
+) -> Place {
+    bucket.put("file", "version");
+    let mount = Mount::with(backend, bucket, "--part-size 5MiB");
+    let mut file = File::options().write(true).truncate(true).open(mount.at("file")).expect("opened");
+    let mebibyte = body(1, 1 << 20);
+    for _ in 0..mebibytes {
+        file.write_all(&mebibyte).expect("written");
+    }
+    std::thread::sleep(pause);
+    mount.signal(Signal::SIGKILL);
+    let place = mount.kill();
+    drop(file);
+    place
+}
+
+/// The next mount ends what the dead one began, and the version that was there is there.
+fn assert_ended(backend: &Backend, bucket: &Bucket<'_>, place: Place) {
+    let mount = MountOptions::new(backend, &bucket.name).place(place).start();
+    let records = || crate::write_back::records_below(&mount.place().home().join("state/supafs/spool"));
+    let is_upload = |record: &String| record.contains("\"state\":\"upload\"");
+    eventually("no upload on record", || (!records().iter().any(is_upload)).then_some(()));
+    assert_eq!(bucket.uploads(), 0, "nothing is on record any more");
+    assert_eq!(bucket.bytes("file").expect("it is there"), b"version");
+    mount.stop();
+}
+
+#[test]
+fn an_upload_whose_daemon_was_killed_is_ended_by_the_next_mount() {
+    let backend = Backend::start();
+    // The first part can be sent once there are more than two: the kill meets the beginning of the upload, or its parts.
+    let kills = [(11, 0), (11, 2), (11, 5), (12, 20), (40, 0), (40, 500)];
+    let killed = kills.map(|(mebibytes, millis)| {
+        let bucket = backend.bucket();
+        let pause = Duration::from_millis(millis);
+        let place = kill_while_parts_are_sent(&backend, &bucket, mebibytes, pause);
+        (bucket, place)
+    });
+    for (bucket, place) in killed {
+        assert_ended(&backend, &bucket, place);
+    }
+}
+
+#[test]
+fn an_upload_of_a_file_that_is_discarded_is_ended_by_the_next_mount() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let place = kill_while_parts_are_sent(&backend, &bucket, 40, Duration::from_millis(500));
+    assert_eq!(bucket.uploads(), 1, "its parts are at the server");
+    let staged = crate::spool::staged(&place);
+    let id = staged[0]["id"].as_str().expect("an id");
+    let discarded = place.supafs(["spool", "discard", "--yes", id], &[]).ok();
+    assert!(discarded.stderr.contains("removed by the next mount"), "{}", discarded.stderr);
+    assert!(crate::spool::staged(&place).is_empty());
+    assert_ended(&backend, &bucket, place);
+}
+
+#[test]
+fn an_upload_whose_beginning_was_not_answered_is_ended_by_the_next_mount() {
+    let backend = standin_only!("faults");
+    let bucket = backend.bucket();
+    let fault = backend.fault(Fault::new(Action::LateHang).on("CreateMultipartUpload"));
+    let place = kill_while_parts_are_sent(&backend, &bucket, 40, Duration::from_millis(300));
+    assert_eq!(bucket.uploads(), 1, "it was begun, and nobody was told");
+    backend.standin().clear_fault(fault);
+    assert_ended(&backend, &bucket, place);
+}
+
+#[test]
+fn an_upload_whose_beginning_was_not_answered_is_ended_by_the_mount_that_lives() {
+    let backend = standin_only!("faults");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--part-size 5MiB --op-timeout 1s");
+    let fault = backend.fault(Fault::new(Action::LateHang).on("CreateMultipartUpload"));
+    save(&mount.at("file"), &body(1, 12 << 20)).expect_err("the server does not answer");
+    assert!(bucket.uploads() > 0, "it was begun, and nobody was told");
+    backend.standin().clear_fault(fault);
+    eventually("no upload left", || (bucket.uploads() == 0).then_some(()));
+    mount.stop();
+}
+
 /// Kills while a fault holds or breaks an operation, and looks at what the next mount makes of it.
 fn kill_during(operation: &str, fault: Fault) {
     let Some(backend) = Backend::standin_only("faults") else { return };
@@ -245,6 +331,7 @@ fn kill_during(operation: &str, fault: Fault) {
     backend.standin().clear_faults();
     let mount = MountOptions::new(&backend, &bucket.name).place(place).start();
     assert!(mount.read("large") == large && mount.read("small") == small);
+    eventually("no upload left", || (bucket.uploads() == 0).then_some(()));
     mount.stop();
     assert_eq!(bucket.keys(), ["large", "small"], "no conflict with oneself: {operation}");
     assert!(bucket.bytes("large").as_ref() == Some(&large), "{operation}");

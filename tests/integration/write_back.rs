@@ -335,7 +335,7 @@ fn two_mounts_of_one_bucket_have_each_their_own_spool() {
 }
 
 /// The text of every record below a directory.
-fn records_below(dir: &std::path::Path) -> Vec<String> {
+pub fn records_below(dir: &std::path::Path) -> Vec<String> {
     let mut records = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();

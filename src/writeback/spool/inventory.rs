@@ -101,6 +101,16 @@ impl Staged {
         self.holder != Holder::Nobody && self.record.state != RecordState::Parked
     }
 
+    /// Whether a multipart upload of its key is on record that the next mount aborts.
+    #[must_use]
+    pub fn has_upload(&self) -> bool {
+        let paths = records_first(&self.slot).unwrap_or_default();
+        let records = paths.iter().filter(|path| path.extension().is_some_and(|end| end == "json"));
+        records
+            .filter_map(|path| read_record(path))
+            .any(|record| record.state == RecordState::Upload && record.key == self.record.key)
+    }
+
     /// It is to be uploaded: by the daemon that runs, or by the next one.
     ///
     /// # Errors

@@ -328,6 +328,14 @@ impl Bucket<'_> {
         }
     }
 
+    /// Multipart uploads that are not completed.
+    pub fn uploads(&self) -> usize {
+        match &self.backend.server {
+            Server::Standin(standin) => standin.uploads(&self.name).len(),
+            Server::Real(real) => real.uploads(&self.name),
+        }
+    }
+
     /// What an object holds, as another client reads it.
     pub fn bytes(&self, key: &str) -> Option<Vec<u8>> {
         match &self.backend.server {

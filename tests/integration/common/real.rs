@@ -162,6 +162,12 @@ impl Real {
         })
     }
 
+    /// Multipart uploads of a bucket that are not completed.
+    pub fn uploads(&self, bucket: &str) -> usize {
+        let listed = self.runtime.block_on(self.client.list_multipart_uploads().bucket(bucket).send());
+        listed.expect("a listing").uploads().len()
+    }
+
     /// Empties and removes a bucket. Says what went wrong instead of failing: it runs while tests unwind.
     pub fn remove_bucket(&self, name: &str) {
         self.delete(name, &self.keys(name, ""));
