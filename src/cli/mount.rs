@@ -17,6 +17,7 @@ use super::{buckets, fuse_access, mountpoint, units, warn};
 use crate::config::{MountConfig, OnConflict, Presentation, Root, Tuning, Writing};
 use crate::identity::Identity;
 use crate::logging::{self, Level, LogFile};
+use crate::store::is_header_value;
 use crate::writeback::MIN_PART;
 use crate::{daemon, machine, state_dir, sys};
 
@@ -213,9 +214,18 @@ fn writing(settings: &Settings) -> Result<Writing, CliError> {
         drain_timeout: settings.parsed(Setting::DrainTimeout, seconds(300), units::duration)?,
         on_conflict: settings.parsed(Setting::OnConflict, OnConflict::Copy, on_conflict)?,
         strict_names: settings.parsed(Setting::StrictNames, false, units::boolean)?,
-        cache_control: settings.parsed(Setting::CacheControl, None, |text| Ok(Some(text.to_owned())))?,
+        cache_control: settings.parsed(Setting::CacheControl, None, |text| header_value(text).map(Some))?,
         part_size: settings.parsed(Setting::PartSize, 8 << 20, part_size)?,
     })
+}
+
+fn header_value(text: &str) -> Result<String, String> {
+    if is_header_value(text.as_bytes()) {
+        Ok(text.to_owned())
+    } else {
+        Err("cannot be the value of an HTTP header: write printable ASCII, without spaces at its ends"
+            .to_owned())
+    }
 }
 
 /// Where the spool is.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{ErrorKind, Fs, FsError};
 use crate::content_type::{UNTYPED, content_type};
 use crate::meta::FileVersion;
-use crate::store::{ObjectHead, ObjectHeaders};
+use crate::store::{ObjectHead, ObjectHeaders, is_header_value, is_media_type, is_token};
 use crate::writeback::State;
 
 const NAMESPACE: &str = "user.supabase.";
@@ -184,8 +184,8 @@ impl Fs {
     /// Sets or removes what goes into an object's headers.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute`, `Invalid` for a value that no header can hold, `NotPermitted` for names that stand for
-    /// nothing.
+    /// `Exists`, `NoAttribute`, `Invalid` for a value that no header can hold and for a Content-Type that is none,
+    /// `NotPermitted` for names that stand for nothing.
     pub async fn setxattr(
         &self,
         ino: u64,
@@ -220,6 +220,9 @@ impl Fs {
             Some(value) => Some(String::from_utf8_lossy(value).into_owned()),
             None => None,
         };
+        if short == "content-type" && value.as_deref().is_some_and(|value| !is_media_type(value)) {
+            return Err(ErrorKind::Invalid.into());
+        }
         let current = match self.getxattr(ino, name).await {
             Ok(current) => Some(current),
             Err(error) if error.kind == ErrorKind::NoAttribute => None,
@@ -264,16 +267,4 @@ fn header_names(headers: &ObjectHeaders) -> Vec<String> {
     let fixed = [("content-type", &headers.content_type), ("cache-control", &headers.cache_control)];
     let fixed = fixed.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name.to_owned());
     fixed.chain(headers.metadata.keys().map(|name| format!("{METADATA}{name}"))).collect()
-}
-
-/// What a header's name may consist of.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Whether a header comes through with this value: spaces at its ends do not, and it does not if it is empty.
-fn is_header_value(value: &[u8]) -> bool {
-    let is_inner = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
-    value.iter().all(is_inner) && is_edge(value.first()) && is_edge(value.last())
 }

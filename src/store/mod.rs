@@ -5,6 +5,7 @@
 
 mod bucket;
 mod buckets;
+mod by_hand;
 mod check;
 mod error;
 mod first_answer;
@@ -14,6 +15,7 @@ pub mod reach;
 mod retry;
 pub mod s3;
 mod uploads;
+mod verbatim;
 mod write;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use verbatim::{is_header_value, is_media_type, is_token};
 
 use crate::etag::ETag;
 

@@ -128,6 +128,12 @@ impl Connection {
                 }
                 Verdict::Again | Verdict::AgainDoubtful => failure.error,
             };
+            if let Some(progress) = call.progress
+                && error.status == 0
+                && error.kind == StoreErrorKind::Unavailable
+            {
+                progress.note_cut();
+            }
             let is_over = match call.progress {
                 // Bytes that moved in vain count for nothing: a few attempts, however long each of them took.
                 Some(_) => attempt >= DOUBTFUL_ATTEMPTS,

@@ -26,6 +26,7 @@ use super::buckets::Buckets;
 use super::check::Checks;
 use super::policies::PolicyErrors;
 use super::retry::{Call, Failure};
+use super::verbatim::{Verbatim, spelled};
 use super::{BucketEntry, ByteStream, GetBody, ObjectHead, ObjectStore, StoreError, StoreErrorKind};
 use crate::config::{Root, Service, Tuning};
 use crate::etag::ETag;
@@ -104,6 +105,7 @@ impl S3Service {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .interceptor(Verbatim)
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .build();
         Ok(Self {
@@ -238,7 +240,7 @@ impl Connection {
         self.attempt(call, |place| {
             Box::pin(async move {
                 let _in_flight = place;
-                let output = self.client.head_object().bucket(bucket).key(key).send().await;
+                let output = self.client.head_object().bucket(bucket).key(spelled(key)).send().await;
                 let output = match output {
                     Ok(output) => output,
                     Err(error) => return Err(Box::pin(self.in_full(call, Failure::of(call, &error))).await),
@@ -264,7 +266,8 @@ impl Connection {
         }
         let Call { bucket, key, .. } = call;
         self.stats.count(Operation::GetObject);
-        let answer = self.client.get_object().bucket(bucket).key(key).range("bytes=0-0").send().await;
+        let answer =
+            self.client.get_object().bucket(bucket).key(spelled(key)).range("bytes=0-0").send().await;
         match answer {
             Err(error) => Some(Failure::of(call, &error)).filter(Failure::is_by_policy).unwrap_or(failure),
             Ok(_) => failure,
@@ -288,7 +291,7 @@ impl Connection {
                 .client
                 .get_object()
                 .bucket(bucket)
-                .key(key)
+                .key(spelled(key))
                 .set_range(header)
                 .send()
                 .await

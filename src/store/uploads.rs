@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::retry::{Call, Failure};
 use super::s3::Connection;
+use super::verbatim::spelled;
 use super::{BegunUpload, StoreError, StoreErrorKind};
 use crate::stats::Operation;
 
@@ -57,7 +58,8 @@ impl Connection {
         let parts = self
             .attempt(call, |place| async move {
                 let _in_flight = place;
-                let request = self.client.list_parts().bucket(bucket).key(key).upload_id(id).max_parts(1);
+                let request =
+                    self.client.list_parts().bucket(bucket).key(spelled(key)).upload_id(id).max_parts(1);
                 request.send().await.map_err(|error| Failure::of(call, &error))
             })
             .await;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,10 +20,11 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
+use super::verbatim::spelled;
 use super::{ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
 use crate::etag::ETag;
 use crate::stats::{Operation, Stats};
@@ -34,17 +35,24 @@ const PIECE: u64 = 256 * 1024;
 /// Keys that one `DeleteObjects` names.
 const DELETES: usize = 1000;
 
+/// How long the body of an upload waits for an answer after the connection was cut under the one before. It doubles
+/// with each cut up to [`LONGEST_HOLD`].
+const FIRST_HOLD: Duration = Duration::from_millis(500);
+const LONGEST_HOLD: Duration = Duration::from_secs(4);
+
 /// When a byte of an upload last moved.
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
     /// Milliseconds since `begun`.
     last: AtomicU64,
+    /// Attempts that ended by a connection that was cut.
+    cuts: AtomicU32,
 }
 
 impl Progress {
     fn new() -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), last: AtomicU64::new(0) })
+        Arc::new(Self { begun: Instant::now(), last: AtomicU64::new(0), cuts: AtomicU32::new(0) })
     }
 
     fn note(&self) {
@@ -55,6 +63,20 @@ impl Progress {
     pub(super) fn last(&self) -> Instant {
         self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
+
+    /// The connection was cut before an answer was read.
+    pub(super) fn note_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long the next attempt keeps its body back. The server refuses an upload (413 for its size, 403 for a policy)
+    /// by its headers, answers, and closes the connection while the body is still arriving: the reset that follows
+    /// overtakes the answer. An attempt that has sent no byte of its body yet is not reset, and its answer is read.
+    fn hold(&self, op_timeout: Duration) -> Option<Sleep> {
+        let cuts = self.cuts.load(Ordering::Relaxed);
+        let wait = FIRST_HOLD.saturating_mul(1 << cuts.checked_sub(1)?.min(10));
+        Some(sleep(wait.min(LONGEST_HOLD).min(op_timeout / 3)))
+    }
 }
 
 /// A section of a file on its way.
@@ -63,6 +85,8 @@ struct SectionBody {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     progress: Arc<Progress>,
     stats: Arc<Stats>,
+    /// No byte goes out before its end.
+    hold: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body for SectionBody {
@@ -77,6 +101,11 @@ impl Body for SectionBody {
             return Poll::Ready(None);
         }
         let this = &mut *self;
+        if let Some(hold) = &mut this.hold {
+            ready!(hold.as_mut().poll(context));
+            this.hold = None;
+            this.progress.note();
+        }
         let reading = this.reading.get_or_insert_with(|| {
             let Section { file, range } = this.section.clone();
             tokio::task::spawn_blocking(move || read_piece(&file, range))
@@ -130,6 +159,7 @@ impl Connection {
             reading: None,
             progress: Arc::clone(progress),
             stats: Arc::clone(&self.stats),
+            hold: progress.hold(self.op_timeout).map(Box::pin),
         }))
     }
 
@@ -152,7 +182,7 @@ impl Connection {
                 .client
                 .put_object()
                 .bucket(bucket)
-                .key(key)
+                .key(spelled(key))
                 .set_content_type(headers.content_type.clone())
                 .set_cache_control(headers.cache_control.clone())
                 .set_metadata(metadata(headers))
@@ -177,7 +207,7 @@ impl Connection {
         headers: Option<&ObjectHeaders>,
     ) -> Result<ETag, StoreError> {
         if from.ends_with(' ') {
-            return self.copy_by_hand((from_bucket, from), (bucket, key), headers).await;
+            return self.copy_by_hand((from_bucket, from), size, (bucket, key), headers).await;
         }
         let call = Call { allowance: copy_allowance(size), ..Call::new(Operation::CopyObject, bucket, from) };
         self.attempt(call, |place| {
@@ -187,7 +217,7 @@ impl Connection {
                     .client
                     .copy_object()
                     .bucket(bucket)
-                    .key(key)
+                    .key(spelled(key))
                     // As it is: the server decodes nothing, and a key can hold no percent sign.
                     .copy_source(format!("{from_bucket}/{from}"));
                 if let Some(headers) = headers {
@@ -205,42 +235,11 @@ impl Connection {
         .await
     }
 
-    /// A header loses the space at its end, and with it the source's name: the bytes go by way of here.
-    async fn copy_by_hand(
-        &self,
-        (from_bucket, from): (&str, &str),
-        (bucket, key): (&str, &str),
-        headers: Option<&ObjectHeaders>,
-    ) -> Result<ETag, StoreError> {
-        let mut got = self.get(from_bucket, from, None, 0).await?;
-        let failed = |error: io::Error| StoreError {
-            kind: StoreErrorKind::Unavailable,
-            operation: Operation::CopyObject.name(),
-            key: from.to_owned(),
-            status: 0,
-            code: String::new(),
-            message: format!("cannot keep the object for a moment: {error}"),
-        };
-        let file = tempfile::tempfile().map_err(failed)?;
-        let mut at = 0;
-        while let Some(bytes) = got.body.next().await? {
-            file.write_all_at(&bytes, at).map_err(failed)?;
-            at += bytes.len() as u64;
-        }
-        let own = ObjectHeaders {
-            content_type: got.head.content_type,
-            cache_control: got.head.cache_control,
-            metadata: got.head.metadata,
-        };
-        let section = Section { file: Arc::new(file), range: 0..at };
-        self.put(bucket, key, headers.unwrap_or(&own), &section).await
-    }
-
     pub(super) async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         let call = Call::new(Operation::DeleteObject, bucket, key);
         self.attempt(call, |place| async move {
             let _in_flight = place;
-            let request = self.client.delete_object().bucket(bucket).key(key);
+            let request = self.client.delete_object().bucket(bucket).key(spelled(key));
             request.send().await.map_err(|error| Failure::of(call, &error))?;
             Ok(())
         })
@@ -308,7 +307,7 @@ impl Connection {
                     .client
                     .create_multipart_upload()
                     .bucket(bucket)
-                    .key(key)
+                    .key(spelled(key))
                     .set_content_type(headers.content_type.clone())
                     .set_cache_control(headers.cache_control.clone())
                     .set_metadata(metadata(headers))
@@ -341,7 +340,7 @@ impl Connection {
                 .client
                 .upload_part()
                 .bucket(bucket)
-                .key(key)
+                .key(spelled(key))
                 .upload_id(id)
                 .part_number(i32::from(number))
                 .content_length(i64::try_from(section.len()).unwrap_or(i64::MAX))
@@ -365,6 +364,9 @@ impl Connection {
         (from_bucket, from): (&str, &str),
         range: Range<u64>,
     ) -> Result<Part, StoreError> {
+        if from.ends_with(' ') {
+            return self.copy_part_by_hand((bucket, key), id, number, (from_bucket, from), range).await;
+        }
         let call = Call {
             allowance: copy_allowance(range.end - range.start),
             ..Call::new(Operation::UploadPartCopy, bucket, from)
@@ -376,7 +378,7 @@ impl Connection {
                 .client
                 .upload_part_copy()
                 .bucket(bucket)
-                .key(key)
+                .key(spelled(key))
                 .upload_id(id)
                 .part_number(i32::from(number))
                 .copy_source(format!("{from_bucket}/{from}"))
@@ -418,7 +420,7 @@ impl Connection {
                 .client
                 .complete_multipart_upload()
                 .bucket(bucket)
-                .key(key)
+                .key(spelled(key))
                 .upload_id(id)
                 .multipart_upload(upload.clone())
                 .send()
@@ -434,7 +436,8 @@ impl Connection {
         let result = self
             .attempt(call, |place| async move {
                 let _in_flight = place;
-                let request = self.client.abort_multipart_upload().bucket(bucket).key(key).upload_id(id);
+                let request =
+                    self.client.abort_multipart_upload().bucket(bucket).key(spelled(key)).upload_id(id);
                 request.send().await.map_err(|error| Failure::of(call, &error))?;
                 Ok(())
             })

@@ -40,6 +40,7 @@ mod rls;
 mod rls_matrix;
 mod rls_write;
 mod signing_in;
+mod spaces;
 mod spool;
 mod state_files;
 mod staying_signed_in;

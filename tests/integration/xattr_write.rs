@@ -9,7 +9,7 @@ use crate::common::{
     Backend, Bucket, Login, Mount, MountOptions, Ops, Put, body, errno, eventually, run, spent,
 };
 use nix::errno::Errno;
-use supafs_standin::BucketLimits;
+use supafs_standin::{Action, BucketLimits, Fault};
 
 /// Keeps what the mount knows for the whole test.
 const LONG: &str = "--metadata-ttl 1h --negative-ttl 1h";
@@ -233,6 +233,25 @@ fn what_is_too_large_is_efbig_and_the_server_has_the_last_word() {
     eventually("the end of the uploads", || backend.standin().uploads(&bucket.name).is_empty().then_some(()));
     fs::write(mount.at("dir/old"), b"small").expect("write");
     assert_eq!(last_error(&mount, "dir/old"), "", "it was taken since");
+}
+
+#[test]
+fn what_is_too_large_is_efbig_also_where_the_connection_is_cut_under_the_answer() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.limit_size(5 << 20);
+    if !backend.is_real() {
+        backend.fault(Fault::new(Action::RefusalLost).bucket(&bucket.name));
+    }
+    let mount = Mount::with(&backend, &bucket, &format!("{LONG} --part-size 5MiB"));
+    // One PUT, and a multipart upload; each time, since a reset overtakes the answer now and then.
+    for (round, size) in (0..3).flat_map(|round| [(round, (5 << 20) + 1), (round, 14 << 20)]) {
+        let name = format!("{size}-{round}");
+        assert_eq!(write_error(&mount, &name, &body(1, size)), Errno::EFBIG, "{name}");
+    }
+    assert!(mount.log().contains("limits the size of a file"), "the log says what to do");
+    fs::write(mount.at("fits"), body(1, 5 << 20)).expect("what the bucket takes");
+    assert_eq!(bucket.keys(), ["fits"]);
 }
 
 #[test]

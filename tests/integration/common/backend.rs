@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use supafs_standin::{Config, Fault, FaultId, Policy, PutOptions, Standin, mint_user};
+use supafs_standin::{BucketLimits, Config, Fault, FaultId, Policy, PutOptions, Standin, mint_user};
 
 use super::counts::Counts;
 use super::real::Real;
@@ -299,6 +299,17 @@ impl Bucket<'_> {
                         PutOptions { content_type, cache_control, metadata, ..PutOptions::default() };
                     standin.put_with(&self.name, &key, bytes, options);
                 }
+            }
+        }
+    }
+
+    /// Sets the most bytes that an object of this bucket may have.
+    pub fn limit_size(&self, bytes: u64) {
+        match &self.backend.server {
+            Server::Real(real) => real.limit_size(&self.name, bytes),
+            Server::Standin(standin) => {
+                let limits = BucketLimits { file_size_limit: Some(bytes), ..BucketLimits::default() };
+                standin.set_bucket_limits(&self.name, limits);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -9,6 +11,8 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_http_client::{Builder, tls};
+use serde_json::json;
+use supafs_standin::mint_jwt;
 use tokio::runtime::Runtime;
 
 use super::backend::Put;
@@ -94,6 +98,23 @@ impl Real {
                 Err(error) => assert!(attempt < 4, "PUT {key:?}: {error:?}"),
             }
         }
+    }
+
+    /// By the REST API, as the role that no policy binds.
+    pub fn limit_size(&self, bucket: &str, bytes: u64) {
+        let api = self.endpoint.trim_end_matches('/').trim_end_matches("/s3");
+        let token = mint_jwt(&self.jwt_secret, &json!({ "role": "service_role", "exp": 4_000_000_000_u64 }));
+        let config =
+            format!("header = \"authorization: Bearer {token}\"\nheader = \"apikey: {}\"\n", self.anon_key);
+        let mut curl = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail-with-body", "--config", "-", "--request", "PUT"])
+            .args(["--header", "content-type: application/json", &format!("{api}/bucket/{bucket}")])
+            .args(["--data", &json!({ "public": false, "file_size_limit": bytes }).to_string()])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("curl");
+        curl.stdin.take().expect("its input").write_all(config.as_bytes()).expect("its settings");
+        assert!(curl.wait().expect("curl").success(), "the limit of {bucket} is not set");
     }
 
     /// What a HEAD shows: ETag, content type, cache control.

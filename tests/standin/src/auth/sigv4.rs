@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
@@ -147,11 +147,14 @@ fn assemble(
     })
 }
 
-/// A header's value; several of one name are joined as Node joins them.
+/// A header's value as Node reads it: bytes are characters of ISO 8859-1, several values of one name are
+/// joined.
 pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let text =
+        |value: &HeaderValue| value.as_bytes().iter().map(|&byte| char::from(byte)).collect::<String>();
     let mut values = headers.get_all(name).iter();
-    let first = String::from_utf8_lossy(values.next()?.as_bytes()).into_owned();
-    Some(values.fold(first, |all, v| format!("{all}, {}", String::from_utf8_lossy(v.as_bytes()))))
+    let first = text(values.next()?);
+    Some(values.fold(first, |all, value| format!("{all}, {}", text(value))))
 }
 
 /// The first query parameter of a name.
@@ -214,6 +217,7 @@ fn canonical_request(client: &ClientSignature, request: &Signed<'_>) -> String {
         if NEVER_SIGNED.contains(&name.to_ascii_lowercase().as_str()) {
             continue;
         }
+        // As it arrived: a run of spaces in it is not folded to one, as AWS does.
         if let Some(value) = header(request.headers, name) {
             let _ = writeln!(headers, "{name}:{value}");
         }

@@ -33,6 +33,7 @@
 //! |---|---|---|
 //! | `Status`, `Reset` | is not made | an error; a reset |
 //! | `ResetBody`, `StopReading`, `SlowBody` | is not made (`SlowBody`: is) | a reset; nothing; a slow server |
+//! | `RefusalLost` | is refused anyway | a reset if it sends the body at once, else the refusal |
 //! | `Hang` | is made once the fault is cleared | nothing until then |
 //! | `ReplyLost` | **is made** | a reset |
 //! | `LateStatus` | **is made** | an error all the same, as from a gateway that timed out |
@@ -84,6 +85,10 @@ pub enum Action {
     StopReading(u64),
     /// Takes the request's body at so many bytes per second.
     SlowBody(u64),
+    /// Resets the connection under a refusal that is on its way while the client still sends the body, as
+    /// the real server's closing of the connection does now and then. A client that waits with the body
+    /// reads the refusal.
+    RefusalLost,
 }
 
 /// Which keys (for listings, prefixes) a fault hits.

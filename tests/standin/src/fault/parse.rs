@@ -11,7 +11,7 @@ impl FromStr for Fault {
     /// `status:503:SlowDown,op=GetObject,key=prefix:videos/,times=2` — first the action (`latency:MS`,
     /// `reset`, `status:N[:CODE]`, `truncate:BYTES`, `etag`, `hang`, `slow:BYTES`, `stall:BYTES:MS`,
     /// `lost`, `late-status:N[:CODE]`, `late-hang`, `reset-body:BYTES`, `stop-reading:BYTES`,
-    /// `slow-body:BYTES`), then any of `op=` (repeatable, or `op=writes`), `bucket=`,
+    /// `slow-body:BYTES`, `refusal-lost`), then any of `op=` (repeatable, or `op=writes`), `bucket=`,
     /// `key=[exact:|prefix:|suffix:|contains:|glob:]…`, `part=N`, `after=N`, `times=N`, `every=N`,
     /// `chance=P[:SEED]`.
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,6 +76,7 @@ fn parse_action(text: &str) -> Result<Action, String> {
         ["reset-body", bytes] => Ok(Action::ResetBody(number(bytes)?)),
         ["stop-reading", bytes] => Ok(Action::StopReading(number(bytes)?)),
         ["slow-body", rate] => Ok(Action::SlowBody(number(rate)?)),
+        ["refusal-lost"] => Ok(Action::RefusalLost),
         _ => Err(format!("unknown action `{text}`")),
     }
 }

@@ -53,6 +53,7 @@ impl Plan {
                 Action::ResetBody(after) => obstacle.reset_after = Some(*after),
                 Action::StopReading(after) => obstacle.stop_after = Some((*after, *id)),
                 Action::SlowBody(rate) => obstacle.rate = Some(*rate),
+                Action::RefusalLost => obstacle.loses_refusal = true,
                 _ => {}
             }
         }

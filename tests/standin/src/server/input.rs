@@ -28,7 +28,12 @@ pub struct Obstacle {
     pub stop_after: Option<(u64, FaultId)>,
     /// Bytes per second.
     pub rate: Option<u64>,
+    /// Whether a refusal is lost to a reset while the body is on its way.
+    pub loses_refusal: bool,
 }
+
+/// How long a refusal that is to be lost waits for bytes of the body.
+const OVERTAKEN: Duration = Duration::from_millis(100);
 
 /// A request body that may be read or not.
 pub struct Input {
@@ -137,6 +142,12 @@ impl Input {
         Ok(all.freeze())
     }
 
+    /// Whether a refusal is lost: the client was sending the body when it was made.
+    pub async fn is_refusal_lost(&mut self) -> bool {
+        let Some(body) = self.body.as_mut().filter(|_| self.obstacle.loses_refusal) else { return false };
+        tokio::time::timeout(OVERTAKEN, body.frame()).await.is_ok_and(|frame| frame.is_some())
+    }
+
     /// Reads on in the background what an early answer left unread, for at most `limit`.
     pub fn drain(self, limit: Option<Duration>) {
         let Some(mut body) = self.body else { return };
@@ -171,7 +182,12 @@ pub fn check_content_type(method: &Method, headers: &HeaderMap) -> S3Result<()> 
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
     }
-    if kind.split_once('/').is_none_or(|(a, b)| a.is_empty() || b.is_empty()) {
+    let is_token = |text: &str| {
+        let is_in = |c: char| c.is_ascii_alphanumeric() || "_!#$%&'*+.^`|~-".contains(c);
+        !text.is_empty() && text.chars().all(is_in)
+    };
+    let media = kind.split(';').next().unwrap_or_default().trim();
+    if media.split_once('/').is_none_or(|(kind, subtype)| !is_token(kind) || !is_token(subtype)) {
         return Err(S3Error::new(415, "InvalidRequest", "Unsupported Media Type"));
     }
     Ok(())

@@ -136,9 +136,15 @@ pub async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     if input.was_reset() {
         return Err(ConnectionReset);
     }
+    if reply.status >= 400 && input.is_refusal_lost().await {
+        return Err(ConnectionReset);
+    }
     let mut reply = plan.after(&shared, &target, reply).await?;
-    // What the client still sends is read and thrown away, as long as the real server would.
-    input.drain(reply.has("connection").then_some(Duration::from_secs(3)));
+    // What the client still sends is read and thrown away, as long as the real server would. It closes the
+    // connection of what is too large at once: bytes that arrive then are answered by a reset.
+    if reply.status != 413 {
+        input.drain(reply.has("connection").then_some(Duration::from_secs(3)));
+    }
     let shape = plan.shape(&head.method, &mut reply);
     if target.op.changes() && reply.status < 300 {
         in_flight.changed();
