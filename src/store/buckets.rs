@@ -100,6 +100,8 @@ impl ObjectStore for Buckets {
             match self.service.bucket(&name, "").probe().await {
                 // The others are of use; whoever looks into this one is told, and the log was.
                 Err(error) if error.kind == StoreErrorKind::PolicyError => {}
+                // It was deleted since it was listed.
+                Err(error) if error.kind == StoreErrorKind::NoSuchBucket && self.named.is_empty() => {}
                 answer => answer?,
             }
         }
