@@ -12,6 +12,12 @@ pub fn content_type(key: &str) -> Option<String> {
     corrected.map(|(_, kind)| *kind).or_else(guessed).map(ToOwned::to_owned)
 }
 
+/// The Content-Type that a new object gets: also one whose name tells nothing has one, however it is uploaded.
+#[must_use]
+pub fn of_new(key: &str) -> String {
+    content_type(key).unwrap_or_else(|| UNTYPED.to_owned())
+}
+
 /// Endings whose registered type the table of `mime_guess` does not have.
 const TYPES: [(&str, &str); 21] = [
     ("cjs", "text/javascript"),

@@ -172,6 +172,7 @@ impl Fs {
         let writer = self.writer()?;
         let section = Section { file: Arc::clone(writer.spool.nothing()), range: 0..0 };
         self.store.put(&format!("{prefix}{}", name::PLACEHOLDER), headers, &section).await?;
+        self.placeholders.set(prefix, headers);
         Ok(())
     }
 }
@@ -206,7 +207,7 @@ impl Watcher for Fs {
     async fn keep(&self, prefix: &str) {
         // What is removed by the same batch counts as gone already.
         match self.holds(prefix, b"", true).await {
-            Ok(false) if !self.meta.has_placeholder(prefix) => {}
+            Ok(held) if held.is_lost() => {}
             Ok(_) => return,
             Err(error) => return tracing::debug!(prefix, %error, "an empty folder is not kept"),
         }

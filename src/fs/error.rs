@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Io,
     TimedOut,
     NameTooLong,
+    /// A value that nothing could hold.
+    TooLong,
     NotDirectory,
     IsDirectory,
     ReadOnly,

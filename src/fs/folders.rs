@@ -3,21 +3,63 @@
 //!
 //! Each is on record in the spool as an empty draft until the server has it. Lock rank: before the inode table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Fs, FsError, Invalidation};
 use crate::attrs::Attrs;
 use crate::meta::{Entry, Kind};
 use crate::name;
-use crate::store::ObjectHeaders;
+use crate::store::{ObjectHeaders, StoreErrorKind};
 use crate::writeback::{Draft, Job, Outcome, State, is_final};
 
 /// By the prefix of the folder.
 pub(super) type Folders = Mutex<HashMap<Box<str>, Arc<Folder>>>;
+
+/// Entries of a placeholder's user metadata that are to change; `None` removes one.
+pub(super) type Entries = BTreeMap<String, Option<String>>;
+
+/// What placeholders were seen to say, by the prefix of their folder. Lock rank: leaf.
+pub(super) struct Placeholders(Mutex<LruCache<Box<str>, (ObjectHeaders, Instant)>>);
+
+const PLACEHOLDERS: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
+
+impl Default for Placeholders {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(PLACEHOLDERS)))
+    }
+}
+
+impl Placeholders {
+    fn get(&self, prefix: &str, ttl: Duration) -> Option<ObjectHeaders> {
+        let mut seen = self.0.lock();
+        seen.get(prefix).filter(|(_, at)| at.elapsed() < ttl).map(|(headers, _)| headers.clone())
+    }
+
+    pub fn set(&self, prefix: &str, headers: &ObjectHeaders) {
+        self.0.lock().put(prefix.into(), (headers.clone(), Instant::now()));
+    }
+
+    /// Folders below a prefix, and its own, have moved or gone.
+    pub fn forget_below(&self, prefix: &str) {
+        let mut seen = self.0.lock();
+        let gone: Vec<_> = seen
+            .iter()
+            .filter(|(other, _)| other.starts_with(prefix))
+            .map(|(other, _)| other.clone())
+            .collect();
+        for prefix in gone {
+            seen.pop(&prefix);
+        }
+    }
+}
 
 /// A placeholder that is to be written.
 pub(super) struct Folder {
@@ -31,9 +73,9 @@ pub(super) struct Folder {
     writing: tokio::sync::Mutex<bool>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Wanted {
-    headers: ObjectHeaders,
+    entries: Entries,
     /// Counts changes.
     generation: u64,
 }
@@ -77,12 +119,7 @@ impl Fs {
     }
 
     /// Writes a folder's placeholder a moment later.
-    pub(super) fn queue_folder(
-        &self,
-        prefix: &str,
-        headers: ObjectHeaders,
-        is_new: bool,
-    ) -> Result<(), FsError> {
+    pub(super) fn queue_folder(&self, prefix: &str, entries: Entries, is_new: bool) -> Result<(), FsError> {
         let (writer, Some(fs)) = (self.writer()?, self.me.upgrade()) else { return Ok(()) };
         let mut folders = self.folders.lock();
         let folder = if let Some(folder) = folders.get(prefix) {
@@ -94,28 +131,73 @@ impl Fs {
                 prefix: prefix.into(),
                 record: Draft::new(&writer.spool, state)?,
                 is_new,
-                wanted: Mutex::new(Wanted { headers: ObjectHeaders::default(), generation: 0 }),
+                wanted: Mutex::default(),
                 writing: tokio::sync::Mutex::default(),
             });
             folders.insert(prefix.into(), Arc::clone(&folder));
             folder
         };
-        let entries = headers.metadata.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
-        folder.record.state().changes.metadata = entries.collect();
         {
             let mut wanted = folder.wanted.lock();
-            *wanted = Wanted { headers, generation: wanted.generation + 1 };
+            wanted.entries.extend(entries);
+            wanted.generation += 1;
+            folder.record.state().changes.metadata.clone_from(&wanted.entries);
         }
         folder.record.commit()?;
         writer.queue.push(folder.record.id(), 1.0, Arc::new(Write { fs, folder: Arc::clone(&folder) }));
         Ok(())
     }
 
+    /// What a folder's placeholder says, with what is still to be written; where there is none, nothing.
+    pub(super) async fn folder_headers(&self, prefix: &str) -> Result<ObjectHeaders, FsError> {
+        if let Some(headers) = self.folder_headers_at_hand(prefix) {
+            return Ok(headers);
+        }
+        let had = self.placeholder_on_server(prefix).await?;
+        Ok(self.with_pending(prefix, had))
+    }
+
+    /// The same, if nobody has to be asked.
+    pub(super) fn folder_headers_at_hand(&self, prefix: &str) -> Option<ObjectHeaders> {
+        let is_new = || self.folders.lock().get(prefix).is_some_and(|folder| folder.is_new);
+        let had =
+            self.placeholders.get(prefix, self.ttl).or_else(|| is_new().then(ObjectHeaders::default))?;
+        Some(self.with_pending(prefix, had))
+    }
+
+    fn with_pending(&self, prefix: &str, had: ObjectHeaders) -> ObjectHeaders {
+        let folder = self.folders.lock().get(prefix).cloned();
+        match folder {
+            Some(folder) => changed(had, &folder.wanted.lock().entries),
+            None => had,
+        }
+    }
+
+    async fn placeholder_on_server(&self, prefix: &str) -> Result<ObjectHeaders, FsError> {
+        let headers = match self.store.head(&format!("{prefix}{}", name::PLACEHOLDER)).await {
+            Ok(head) => ObjectHeaders { metadata: head.metadata, ..ObjectHeaders::default() },
+            Err(error) if error.kind == StoreErrorKind::NotFound => ObjectHeaders::default(),
+            Err(error) => return Err(error.into()),
+        };
+        self.placeholders.set(prefix, &headers);
+        Ok(headers)
+    }
+
+    /// Changes entries of a folder's metadata: a moment later, or as a user now, with the server's answer.
+    pub(super) async fn set_placeholder(&self, prefix: &str, entries: Entries) -> Result<(), FsError> {
+        if !self.may_be_refused {
+            return self.queue_folder(prefix, entries, false);
+        }
+        let had = self.folder_headers(prefix).await?;
+        self.put_placeholder(prefix, &changed(had, &entries)).await
+    }
+
     /// Goes on with a placeholder that an earlier mount left in the spool: the folder is shown at once.
     pub(super) fn resume_folder(&self, prefix: &str, record: &Arc<Draft>) {
         let headers = record.state().headers(None, ObjectHeaders::default);
         let attrs = Attrs::from_metadata(&headers.metadata);
-        if let Err(error) = self.queue_folder(prefix, headers, true) {
+        let entries = record.state().changes.metadata.clone();
+        if let Err(error) = self.queue_folder(prefix, entries, true) {
             return tracing::warn!(folder = prefix, %error, "a folder waits in the spool for the next mount");
         }
         record.discard();
@@ -153,9 +235,14 @@ impl Fs {
         if !self.folders.lock().get(&*folder.prefix).is_some_and(|other| Arc::ptr_eq(other, folder)) {
             return Ok(true);
         }
-        *tried = true;
+        let was_tried = std::mem::replace(&mut *tried, true);
         let wanted = folder.wanted.lock().clone();
-        self.put_placeholder(&folder.prefix, &wanted.headers).await?;
+        let had = match self.placeholders.get(&folder.prefix, self.ttl) {
+            Some(had) => had,
+            None if folder.is_new && !was_tried => ObjectHeaders::default(),
+            None => self.placeholder_on_server(&folder.prefix).await?,
+        };
+        self.put_placeholder(&folder.prefix, &changed(had, &wanted.entries)).await?;
         let mut folders = self.folders.lock();
         if folder.wanted.lock().generation != wanted.generation {
             return Ok(false);
@@ -186,9 +273,9 @@ impl Fs {
                 continue;
             }
             let to = format!("{target}{}", &folder.prefix[source.len()..]);
-            let headers = folder.wanted.lock().headers.clone();
+            let entries = folder.wanted.lock().entries.clone();
             self.known.moved_directory(&folder.prefix, &to);
-            if let Err(error) = self.queue_folder(&to, headers, folder.is_new) {
+            if let Err(error) = self.queue_folder(&to, entries, folder.is_new) {
                 // What was acknowledged stays in the spool.
                 tracing::error!(
                     folder = to, %error,
@@ -265,4 +352,19 @@ impl Fs {
             self.invalidate(Invalidation::Name { parent, name });
         }
     }
+}
+
+fn changed(mut headers: ObjectHeaders, entries: &Entries) -> ObjectHeaders {
+    for (name, value) in entries {
+        match value {
+            Some(value) => headers.metadata.insert(name.clone(), value.clone()),
+            None => headers.metadata.remove(name),
+        };
+    }
+    headers
+}
+
+/// Entries that are to be set.
+pub(super) fn entries(metadata: BTreeMap<String, String>) -> Entries {
+    metadata.into_iter().map(|(name, value)| (name, Some(value))).collect()
 }

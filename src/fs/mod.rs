@@ -10,6 +10,7 @@ mod contents;
 mod dir;
 mod error;
 mod folders;
+mod foreign;
 mod handle;
 pub mod inode;
 mod look_ahead;
@@ -88,6 +89,7 @@ pub struct Fs {
     writer: Option<Arc<Writer>>,
     /// Placeholders that are to be written.
     folders: folders::Folders,
+    placeholders: folders::Placeholders,
     /// Held while a draft is made, so that a file has one. Rank: before the inode table.
     drafting: Mutex<()>,
     /// Rights may be missing that no request tells beforehand: a user's, not a key's.
@@ -149,6 +151,7 @@ impl Fs {
             stats: Arc::clone(stats),
             writer,
             folders: Mutex::default(),
+            placeholders: folders::Placeholders::default(),
             drafting: Mutex::default(),
             may_be_refused,
             rights: rights::Rights::new(tuning),

@@ -26,6 +26,20 @@ enum Holds {
     Unknown(Option<Expected>),
 }
 
+/// What a folder holds.
+pub(super) struct Held {
+    pub others: bool,
+    /// One that was there already says what was set on the folder.
+    placeholder: bool,
+}
+
+impl Held {
+    /// Whether nothing keeps the folder.
+    pub fn is_lost(&self) -> bool {
+        !self.others && !self.placeholder
+    }
+}
+
 /// What became of a file's content before its object goes.
 pub(super) struct Kept {
     /// The bucket may hold an object of the key.
@@ -107,7 +121,7 @@ impl Fs {
         crate::attrs::Attrs { mtime: None, ..attrs }.write_to(&mut headers.metadata, true);
         let is_deferred = self.defers_folders();
         if is_deferred {
-            self.queue_folder(&key, headers, true)?;
+            self.queue_folder(&key, super::folders::entries(headers.metadata), true)?;
         } else {
             self.put_placeholder(&key, &headers).await?;
         }
@@ -168,6 +182,7 @@ impl Fs {
             self.delete_object(&key, name::PLACEHOLDER.as_bytes(), name::PLACEHOLDER, None).await?;
         }
         self.meta.forget_below(&key);
+        self.placeholders.forget_below(&key);
         self.known.forget(&key);
         self.removed_name(parent, &prefix, name, &key);
         Ok(())
@@ -294,13 +309,13 @@ impl Fs {
 
     /// Whether a folder holds anything but `name` and its placeholder.
     pub(super) async fn holds_others(&self, prefix: &str, name: &[u8]) -> Result<bool, FsError> {
-        self.holds(prefix, name, false).await
+        Ok(self.holds(prefix, name, false).await?.others)
     }
 
-    /// The same, or with `is_stored`, of what the bucket holds.
-    pub(super) async fn holds(&self, prefix: &str, name: &[u8], is_stored: bool) -> Result<bool, FsError> {
-        if let Some(known) = self.meta.holds_others(prefix, name, is_stored) {
-            return Ok(known);
+    /// What a folder holds beside `name`; with `is_stored`, in the bucket.
+    pub(super) async fn holds(&self, prefix: &str, name: &[u8], is_stored: bool) -> Result<Held, FsError> {
+        if let Some(others) = self.meta.holds_others(prefix, name, is_stored) {
+            return Ok(Held { others, placeholder: self.meta.has_placeholder(prefix) });
         }
         let asked = Instant::now();
         let page = self
@@ -321,16 +336,16 @@ impl Fs {
                 })
         };
         let objects = page.objects.iter().map(|object| &object.key[prefix.len()..]);
+        let placeholder = objects.clone().any(|found| found == name::PLACEHOLDER);
         let folders = page.prefixes.iter().map(|folder| &folder[prefix.len()..folder.len() - 1]);
-        if objects.chain(folders).any(|found| !is_gone(found)) {
-            return Ok(true);
-        }
-        if page.next.is_none() {
-            return Ok(false);
+        let others = objects.chain(folders).any(|found| !is_gone(found));
+        if others || page.next.is_none() {
+            return Ok(Held { others, placeholder });
         }
         // Few in number and all of them gone or hidden: only the whole listing tells.
         self.meta.complete(prefix).await?;
-        Ok(self.meta.holds_others(prefix, name, is_stored).unwrap_or(true))
+        let others = self.meta.holds_others(prefix, name, is_stored).unwrap_or(true);
+        Ok(Held { others, placeholder: placeholder || self.meta.has_placeholder(prefix) })
     }
 
     /// Before the last entry leaves a folder: the folder stays.
@@ -339,7 +354,7 @@ impl Fs {
             return Ok(());
         }
         // What is still to be uploaded does not keep it until then.
-        if self.holds(prefix, name, true).await? {
+        if !self.holds(prefix, name, true).await?.is_lost() {
             return Ok(());
         }
         match self.put_placeholder(prefix, &ObjectHeaders::default()).await {

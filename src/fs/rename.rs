@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::aside::Aside;
 use super::{ErrorKind, Fs, FsError};
-use crate::content_type::{UNTYPED, content_type};
+use crate::content_type;
 use crate::etag::ETag;
 use crate::meta::{Entry, Kind};
 use crate::name;
@@ -529,11 +529,11 @@ impl From<UploadError> for FsError {
 /// The headers of an object that changes its name, if they change with it: the type follows from a new name where it
 /// followed from the old one.
 fn renamed_headers(had: &ObjectHeaders, source: &str, target: &str) -> Option<ObjectHeaders> {
-    let (was, is) = (content_type(source), content_type(target));
+    let (was, is) = (content_type::of_new(source), content_type::of_new(target));
     // The server tells this type of what was stored with none.
-    let shown = |of: &Option<String>| of.clone().unwrap_or_else(|| UNTYPED.to_owned());
-    if was == is || shown(&had.content_type) != shown(&was) {
+    let had_type = had.content_type.as_deref().unwrap_or(content_type::UNTYPED);
+    if was == is || had_type != was {
         return None;
     }
-    Some(ObjectHeaders { content_type: is, ..had.clone() })
+    Some(ObjectHeaders { content_type: Some(is), ..had.clone() })
 }

@@ -85,6 +85,8 @@ impl Fs {
         }
         self.meta.forget_below(&source);
         self.meta.forget_below(&target);
+        self.placeholders.forget_below(&source);
+        self.placeholders.forget_below(&target);
         self.meta.changed(&from.prefix, from.name, None, false);
         let moved = Entry { name: to.name.into(), component, kind: Kind::Directory };
         self.meta.changed(&to.prefix, to.name, Some(moved), false);

@@ -15,7 +15,7 @@ use super::inode::InodeTable;
 use super::{ErrorKind, Fs, FsError};
 use crate::attrs::Modified;
 use crate::config::{OnConflict, Writing};
-use crate::content_type::content_type;
+use crate::content_type;
 use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
@@ -44,7 +44,7 @@ impl Writer {
     ) -> Self {
         let cache_control = options.cache_control.clone();
         let defaults = move |key: &str| ObjectHeaders {
-            content_type: content_type(key),
+            content_type: Some(content_type::of_new(key)),
             cache_control: cache_control.clone(),
             ..ObjectHeaders::default()
         };

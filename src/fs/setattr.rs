@@ -111,12 +111,9 @@ impl Fs {
         if ino == ROOT || self.store.is_listed_only(&self.parent_prefix(ino)) {
             return Ok(());
         }
-        let mut headers = ObjectHeaders::default();
-        attrs.write_to(&mut headers.metadata, true);
-        if self.may_be_refused {
-            return self.put_placeholder(&key, &headers).await;
-        }
-        self.queue_folder(&key, headers, false)
+        let mut metadata = std::collections::BTreeMap::new();
+        attrs.write_to(&mut metadata, true);
+        self.set_placeholder(&key, super::folders::entries(metadata)).await
     }
 
     pub(super) fn parent_prefix(&self, ino: u64) -> String {

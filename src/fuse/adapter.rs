@@ -511,9 +511,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
-        self.dispatcher.run(req.pid(), reply, |reply| async move {
-            match fs.getxattr(ino.0, name.as_bytes()).await {
+        let (fs, name, thread) = (Arc::clone(&self.fs), name.to_owned(), req.pid());
+        self.dispatcher.run(thread, reply, move |reply| async move {
+            match fs.getxattr(ino.0, name.as_bytes(), thread).await {
                 Ok(value) => reply.send(|reply| answer_xattr(reply, size, &value)),
                 Err(error) => reply.error(errno("getxattr", &error)),
             }
@@ -521,9 +521,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(req.pid(), reply, |reply| async move {
-            match fs.listxattr(ino.0).await {
+        let (fs, thread) = (Arc::clone(&self.fs), req.pid());
+        self.dispatcher.run(thread, reply, move |reply| async move {
+            match fs.listxattr(ino.0, thread).await {
                 Ok(names) => reply.send(|reply| answer_xattr(reply, size, &names)),
                 Err(error) => reply.error(errno("listxattr", &error)),
             }

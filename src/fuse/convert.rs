@@ -75,6 +75,7 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
         ErrorKind::Io => Errno::EIO,
         ErrorKind::TimedOut => Errno::ETIMEDOUT,
         ErrorKind::NameTooLong => Errno::ENAMETOOLONG,
+        ErrorKind::TooLong => Errno::E2BIG,
         ErrorKind::NotDirectory => Errno::ENOTDIR,
         ErrorKind::IsDirectory => Errno::EISDIR,
         ErrorKind::ReadOnly => Errno::EROFS,

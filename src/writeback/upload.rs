@@ -468,10 +468,14 @@ impl Uploader {
         wanted.cache_control = wanted.cache_control.or_else(|| has.cache_control.clone());
         // If the copy fails, the next attempt is a copy again.
         job.draft.state().is_at(&job.key, &etag, &has);
-        if wanted == has || job.state.size > MAX_COPY {
+        if wanted == has {
             return Ok((etag, has));
         }
-        let etag = self.store.copy(&job.key, &job.key, job.state.size, Some(&wanted)).await?;
+        let etag = if job.state.size > MAX_COPY {
+            self.copy_in_parts(&job.key, &job.key, job.state.size, &wanted).await?
+        } else {
+            self.store.copy(&job.key, &job.key, job.state.size, Some(&wanted)).await?
+        };
         Ok((etag, wanted))
     }
 

@@ -53,4 +53,5 @@ mod write_back;
 mod write_faults;
 mod writing;
 mod xattr;
+mod xattr_kept;
 mod xattr_write;

@@ -95,7 +95,7 @@ fn what_no_header_can_hold_is_refused() {
         ("'user.supabase.meta.a b'", "x", "Invalid argument"),
         ("user.supabase.unknown", "x", "Operation not permitted"),
         ("user.supabase.meta.", "x", "Operation not permitted"),
-        ("user.other", "x", "not supported"),
+        ("user.supabase.meta.supafs-xattr-a", "x", "Operation not permitted"),
         ("security.other", "x", "not supported"),
     ] {
         let said = mount.sh(&format!("! setfattr -n {name} -v {value} file 2>&1"));
