@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Fs;
 use super::inode::{Inode, InodeTable, Node, ROOT};
+use crate::meta::NodeKind;
 
 /// What an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub enum FileKind {
     Directory,
     File,
     Link,
+    Pipe,
+    Socket,
 }
 
 /// The attributes of an inode.
@@ -38,6 +41,8 @@ impl Fs {
         let (kind, mut size, changed, default_mode) = match &inode.node {
             // Prefixes have no time of their own: a fixed one, so that tools see no change where there is none.
             Node::Directory => (FileKind::Directory, 0, self.started, presentation.dir_mode),
+            Node::Special(NodeKind::Pipe) => (FileKind::Pipe, 0, self.started, presentation.file_mode),
+            Node::Special(NodeKind::Socket) => (FileKind::Socket, 0, self.started, presentation.file_mode),
             Node::File(file) => {
                 let changed = from_nanos(i128::from(file.version.modified.ms) * 1_000_000);
                 let (kind, mode) = if file.is_link {
@@ -68,7 +73,7 @@ impl Fs {
             mode: attrs.mode.unwrap_or(default_mode),
             uid: attrs.uid.unwrap_or(presentation.uid),
             gid: attrs.gid.unwrap_or(presentation.gid),
-            links: u32::from(!inode.is_removed()),
+            links: u32::from(!inode.is_removed()) + extra.map_or(0, |extra| extra.other_names),
         }
     }
 
@@ -82,6 +87,7 @@ impl Fs {
         let Some(inode) = inodes.get_mut(ino) else { return };
         // Also where nothing is taken over: what was written here is bound to its listed time by being asked for.
         let attrs = match &inode.node {
+            Node::Special(_) => return,
             Node::Directory => self.known.directory(&key),
             Node::File(file) => self.known.attrs(&key, &file.version),
         };

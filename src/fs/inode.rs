@@ -2,7 +2,8 @@
 //!
 //! Invariants: a number is never reused; a name leads to at most one number; a file that is open keeps the
 //! version it was opened with, so a new version of an open file gets a new number (the kernel's page cache is
-//! per inode); an inode lives as long as the kernel, a handle or a child holds it.
+//! per inode); an inode lives as long as the kernel, a handle or a child holds it; a pipe or a socket, which may have
+//! several names, as long as it has one.
 //!
 //! Lock rank: `InodeTable` is one short mutex, before the directory cache, never held across an await.
 
@@ -14,7 +15,7 @@ use hashbrown::{HashMap, HashTable};
 use tokio::time::Instant;
 
 use crate::attrs::Attrs;
-use crate::meta::{Entry, FileVersion, Kind};
+use crate::meta::{Entry, FileVersion, Kind, NodeKind};
 use crate::store::ObjectHeaders;
 use crate::writeback::Draft;
 
@@ -43,12 +44,16 @@ pub struct Extra {
     pub draft: Option<Arc<Draft>>,
     /// The headers of the version that was uploaded here, and when that was.
     pub headers: Option<(Arc<ObjectHeaders>, Instant)>,
+    /// Names of a pipe or a socket beside the first.
+    pub other_names: u32,
 }
 
 #[derive(Debug, Clone)]
 pub enum Node {
     Directory,
     File(FileNode),
+    /// A pipe or a socket, of this mount alone.
+    Special(NodeKind),
 }
 
 pub struct Inode {
@@ -68,10 +73,15 @@ pub struct Inode {
     pub stale: bool,
 }
 
+/// The number of a directory, and a name there.
+type Name = (u64, Box<[u8]>);
+
 /// See the module.
 pub struct InodeTable {
     inodes: HashMap<u64, Box<Inode>>,
     by_name: HashTable<u64>,
+    /// Names of pipes and sockets beside the first, as parent and name. There are few.
+    other_names: HashMap<u64, Vec<Name>>,
     hasher: RandomState,
     next: u64,
 }
@@ -94,7 +104,13 @@ impl InodeTable {
         };
         let mut inodes = HashMap::new();
         inodes.insert(ROOT, Box::new(root));
-        Self { inodes, by_name: HashTable::new(), hasher: RandomState::new(), next: ROOT + 1 }
+        Self {
+            inodes,
+            by_name: HashTable::new(),
+            other_names: HashMap::new(),
+            hasher: RandomState::new(),
+            next: ROOT + 1,
+        }
     }
 
     #[must_use]
@@ -140,7 +156,7 @@ impl InodeTable {
             if self.inodes.get_mut(&ino).is_some_and(|inode| inode.update(entry)) {
                 return ino;
             }
-            self.detach(ino);
+            self.unname(ino, parent, &entry.name);
         }
         let ino = self.next;
         self.next += 1;
@@ -152,6 +168,7 @@ impl InodeTable {
                 Kind::Directory => Node::Directory,
                 Kind::File(version) => Node::File(FileNode::listed(version.clone(), false)),
                 Kind::Link(version) => Node::File(FileNode::listed(version.clone(), true)),
+                Kind::Node(kind) => Node::Special(*kind),
             },
             extra: None,
             lookups: 0,
@@ -179,7 +196,69 @@ impl InodeTable {
         let is_it = |ino: &u64| {
             self.inodes.get(ino).is_some_and(|inode| inode.parent == parent && *inode.name == *name)
         };
-        self.by_name.find(self.hash(parent, name), is_it).copied()
+        let first = self.by_name.find(self.hash(parent, name), is_it).copied();
+        if first.is_some() || self.other_names.is_empty() {
+            return first;
+        }
+        let has = |names: &[Name]| names.iter().any(|(at, other)| *at == parent && **other == *name);
+        self.other_names.iter().find(|(_, names)| has(names)).map(|(ino, _)| *ino)
+    }
+
+    /// Gives a pipe or a socket one more name.
+    pub fn link(&mut self, ino: u64, parent: u64, name: &[u8]) {
+        self.other_names.entry(ino).or_default().push((parent, name.into()));
+        self.count_names(ino);
+        if let Some(above) = self.inodes.get_mut(&parent) {
+            above.children += 1;
+        }
+    }
+
+    /// One name of an inode stands for something else, or nothing. A pipe or a socket may have another one.
+    pub fn unname(&mut self, ino: u64, parent: u64, name: &[u8]) {
+        let Some(inode) = self.inodes.get(&ino) else { return };
+        if inode.node_kind().is_none() {
+            return self.detach(ino);
+        }
+        let is_first = inode.parent == parent && *inode.name == *name;
+        let Some(names) = self.other_names.get_mut(&ino) else { return self.remove(ino) };
+        let at = names.iter().position(|(at, other)| is_first || (*at == parent && **other == *name));
+        let Some(at) = at else { return };
+        let (other_parent, other) = names.swap_remove(at);
+        if names.is_empty() {
+            self.other_names.remove(&ino);
+        }
+        self.count_names(ino);
+        if is_first {
+            let component =
+                crate::name::to_component(&other).filter(|component| component.as_bytes() != &*other);
+            self.rename(ino, other_parent, &other, component.map(Into::into));
+        }
+        if let Some(above) = self.inodes.get_mut(&other_parent) {
+            above.children -= 1;
+        }
+        self.collect(other_parent);
+    }
+
+    /// Gives one name of a pipe or a socket up for another.
+    pub fn rename_one(
+        &mut self,
+        ino: u64,
+        (parent, name): (u64, &[u8]),
+        (new_parent, new_name, component): (u64, &[u8], Option<Box<str>>),
+    ) {
+        let is_first = |inode: &Inode| inode.parent == parent && *inode.name == *name;
+        if self.inodes.get(&ino).is_some_and(|inode| is_first(inode)) {
+            return self.rename(ino, new_parent, new_name, component);
+        }
+        self.link(ino, new_parent, new_name);
+        self.unname(ino, parent, name);
+    }
+
+    fn count_names(&mut self, ino: u64) {
+        let count = self.other_names.get(&ino).map_or(0, Vec::len);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.extra_mut().other_names = u32::try_from(count).unwrap_or(u32::MAX);
+        }
     }
 
     /// The directory that a prefix stands for, if its number is known.
@@ -203,7 +282,8 @@ impl InodeTable {
     /// Takes the name off an inode: the name is gone or stands for something else.
     pub fn detach(&mut self, ino: u64) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
-        if inode.detached || ino == ROOT {
+        let is_kept = inode.node_kind().is_some() && !inode.removed;
+        if inode.detached || is_kept || ino == ROOT {
             return;
         }
         inode.detached = true;
@@ -300,7 +380,8 @@ impl InodeTable {
         while let Some(inode) = self.inodes.get(&ino) {
             let is_held = inode.lookups > 0 || inode.opens > 0 || inode.children > 0;
             // What is not in the bucket yet has no other place.
-            if ino == ROOT || is_held || inode.draft().is_some() {
+            let is_here_alone = inode.draft().is_some() || (inode.node_kind().is_some() && !inode.detached);
+            if ino == ROOT || is_held || is_here_alone {
                 return;
             }
             let parent = inode.parent;
@@ -354,14 +435,23 @@ impl Inode {
     pub fn file(&self) -> Option<&FileNode> {
         match &self.node {
             Node::File(file) => Some(file),
-            Node::Directory => None,
+            Node::Directory | Node::Special(_) => None,
+        }
+    }
+
+    /// Which kind of node of this mount alone it is.
+    #[must_use]
+    pub fn node_kind(&self) -> Option<NodeKind> {
+        match &self.node {
+            Node::Special(kind) => Some(*kind),
+            _ => None,
         }
     }
 
     pub fn file_mut(&mut self) -> Option<&mut FileNode> {
         match &mut self.node {
             Node::File(file) => Some(file),
-            Node::Directory => None,
+            Node::Directory | Node::Special(_) => None,
         }
     }
 
@@ -398,6 +488,10 @@ impl Inode {
 
     /// Takes over what an entry says now. `false`: this inode must stay what it is, the entry needs another.
     fn update(&mut self, entry: &Entry) -> bool {
+        if let Node::Special(kind) = &self.node {
+            // One of its names.
+            return entry.kind == Kind::Node(*kind);
+        }
         if self.component != entry.component {
             return false;
         }

@@ -16,6 +16,7 @@ pub mod inode;
 mod look_ahead;
 mod lookup;
 mod names;
+mod nodes;
 mod read;
 mod rename;
 mod rename_folder;

@@ -197,26 +197,41 @@ impl Fs {
         if matches!(entry.kind, Kind::Directory) {
             return Err(ErrorKind::IsDirectory.into());
         }
+        self.remove_file(parent, &prefix, name, &entry).await
+    }
+
+    /// Removes what is no folder.
+    pub(super) async fn remove_file(
+        &self,
+        parent: u64,
+        prefix: &str,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), FsError> {
         let key = format!("{prefix}{}", entry.component());
+        if matches!(entry.kind, Kind::Node(_)) {
+            self.remove_node(parent, prefix, name, &key);
+            return Ok(());
+        }
         let ino = self.inodes.lock().named(parent, name);
         let writes_back = self.writer()?.options.write_back;
         if !writes_back {
-            self.keep_folder(&prefix, name).await?;
+            self.keep_folder(prefix, name).await?;
         }
         let uploading = ino.filter(|_| writes_back).and_then(|ino| self.uploading(ino));
         if let Some(draft) = uploading {
             // What it puts there goes when it has ended.
-            self.delete_uploading(&prefix, name, entry.component(), draft)?;
+            self.delete_uploading(prefix, name, entry.component(), draft)?;
         } else {
             let kept = self.keep_content(ino).await?;
             if kept.is_stored {
                 let goes = kept.goes(entry.version());
-                self.delete_object(&prefix, name, entry.component(), goes).await?;
+                self.delete_object(prefix, name, entry.component(), goes).await?;
             }
         }
         self.orphan(ino);
         self.known.forget(&key);
-        self.removed_name(parent, &prefix, name, &key);
+        self.removed_name(parent, prefix, name, &key);
         Ok(())
     }
 

@@ -98,9 +98,14 @@ impl Fs {
             Some(false) if is_directory => return Err(ErrorKind::NotDirectory.into()),
             _ => {}
         }
+        if let Kind::Node(kind) = entry.kind {
+            return self.rename_node(&from, &to, (&entry, kind), &component, replaced.as_ref()).await;
+        }
         if is_directory {
             self.rename_directory(&from, &to, &entry, component, replaced.is_some()).await
         } else {
+            // A node is in the way of no object.
+            let replaced = replaced.filter(|replaced| !matches!(replaced.kind, Kind::Node(_)));
             self.rename_file(&from, &to, &entry, component, replaced.as_ref()).await
         }
     }
@@ -120,7 +125,8 @@ impl Fs {
             let mut inodes = self.inodes.lock();
             let ino = inodes.upsert(from.parent, entry);
             inodes.opened(ino);
-            (ino, inodes.named(to.parent, to.name))
+            let is_file = |ino: &u64| inodes.get(*ino).is_some_and(|inode| inode.file().is_some());
+            (ino, inodes.named(to.parent, to.name).filter(is_file))
         };
         let source = format!("{}{}", from.prefix, entry.component());
         let target = format!("{}{component}", to.prefix);
@@ -475,7 +481,11 @@ impl Fs {
         let component = (component.as_bytes() != to.name).then(|| component.into_boxed_str());
         let mut inodes = self.inodes.lock();
         if let Some(old) = inodes.named(to.parent, to.name).filter(|&old| old != ino) {
-            inodes.remove(old);
+            if inodes.get(old).is_some_and(|inode| inode.node_kind().is_some()) {
+                inodes.unname(old, to.parent, to.name);
+            } else {
+                inodes.remove(old);
+            }
         }
         inodes.rename(ino, to.parent, to.name, component.clone());
         let new_key = inodes.key(ino);

@@ -80,6 +80,7 @@ impl Fs {
                     inode.extra_mut().ctime = Some(crate::writeback::nanos_now());
                 }
             }
+            self.meta.move_nodes(&source, &target);
             self.changed_directory(&mut inodes, from.parent);
             self.changed_directory(&mut inodes, to.parent);
         }

@@ -30,7 +30,14 @@ impl Fs {
     pub async fn setattr(&self, ino: u64, changes: Changes) -> Result<(Attributes, Duration), FsError> {
         self.admit()?;
         self.writer()?;
-        let is_directory = self.inodes.lock().get(ino).ok_or(ErrorKind::Stale)?.is_directory();
+        let (is_directory, is_node) = {
+            let inodes = self.inodes.lock();
+            let inode = inodes.get(ino).ok_or(ErrorKind::Stale)?;
+            (inode.is_directory(), inode.node_kind().is_some())
+        };
+        if is_node {
+            return Ok((self.set_node(ino, changes)?, self.ttl));
+        }
         if is_directory {
             if changes.size.is_some() {
                 return Err(ErrorKind::IsDirectory.into());

@@ -22,6 +22,7 @@ use super::waiting::Answer;
 use crate::attrs::Attrs;
 use crate::fs::inode::ROOT;
 use crate::fs::{Attributes, Changes, Creation, Found, Fs, FsError, Invalidation, Opened};
+use crate::meta::NodeKind;
 use crate::name;
 
 /// Numbers are never reused, so one generation serves.
@@ -242,13 +243,19 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        if mode & libc::S_IFMT != libc::S_IFREG {
-            // A bucket holds files: a device, a pipe or a socket would be none for anybody else.
-            return reply.error(Errno::EPERM);
-        }
+        let node = match mode & libc::S_IFMT {
+            libc::S_IFREG => None,
+            libc::S_IFIFO => Some(NodeKind::Pipe),
+            libc::S_IFSOCK => Some(NodeKind::Socket),
+            // The kernel opens no device on a mount like this one.
+            _ => return reply.error(Errno::EPERM),
+        };
         let (fs, name, creation) = (Arc::clone(&self.fs), name.to_owned(), creation(req, mode));
-        self.dispatcher.run(req.pid(), reply, |reply| async move {
-            let result = fs.mknod(parent.0, name.as_bytes(), creation).await;
+        self.dispatcher.run(req.pid(), reply, move |reply| async move {
+            let result = match node {
+                None => fs.mknod(parent.0, name.as_bytes(), creation).await,
+                Some(kind) => fs.make_node(parent.0, name.as_bytes(), kind, creation).await,
+            };
             answer_entry(&fs, reply, "mknod", (parent.0, &name), result);
         });
     }
@@ -280,9 +287,12 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn link(&self, _req: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        // An object has one key.
-        reply.error(Errno::EPERM);
+    fn link(&self, req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.dispatcher.run(req.pid(), reply, move |reply| async move {
+            let result = fs.link(ino.0, parent.0, name.as_bytes()).await;
+            answer_entry(&fs, reply, "link", (parent.0, &name), result);
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

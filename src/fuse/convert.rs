@@ -22,6 +22,8 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
             FileKind::Directory => FileType::Directory,
             FileKind::File => FileType::RegularFile,
             FileKind::Link => FileType::Symlink,
+            FileKind::Pipe => FileType::NamedPipe,
+            FileKind::Socket => FileType::Socket,
         },
         perm: attributes.mode,
         // 1, also for directories: tools that count subdirectories by links then do not.

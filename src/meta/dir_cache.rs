@@ -391,6 +391,16 @@ impl DirCache {
         self.0.overlay.forget(prefix, name);
     }
 
+    /// A node of this mount has lost its name, which stands for what the server says.
+    pub fn node_gone(&self, prefix: &str, name: &[u8]) {
+        self.0.overlay.forget_node(prefix, name);
+    }
+
+    /// A folder has moved: nodes below it, which no listing shows, are at the new place.
+    pub fn move_nodes(&self, source: &str, target: &str) {
+        self.0.overlay.move_nodes(source, target);
+    }
+
     /// The last complete listing of a directory, also where it has aged.
     #[must_use]
     pub fn last_listing(&self, prefix: &str) -> Option<Arc<Listing>> {
@@ -435,7 +445,9 @@ impl DirCache {
             matches!(entry.kind, Kind::Directory) && self.0.overlay.is_pinned(prefix, &entry.name)
         };
         let counts = |entry: &Entry| {
-            *entry.name != *name && !(is_stored && (entry.is_staged() || is_new_folder(entry)))
+            let is_here_alone =
+                || entry.is_staged() || matches!(entry.kind, Kind::Node(_)) || is_new_folder(entry);
+            *entry.name != *name && !(is_stored && is_here_alone())
         };
         if changes.iter().filter_map(|(_, entry)| entry.as_ref()).any(counts) {
             return Some(true);

@@ -41,6 +41,15 @@ pub enum Kind {
     File(FileVersion),
     /// A symbolic link; the object holds its target.
     Link(FileVersion),
+    /// A node of this mount alone.
+    Node(NodeKind),
+}
+
+/// What is in no bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    Pipe,
+    Socket,
 }
 
 /// A name in a directory.
@@ -61,18 +70,18 @@ impl Entry {
         Self { name: name.into(), component, kind }
     }
 
-    /// The object's version; `None` for a directory.
+    /// The object's version; `None` for what is not one object.
     #[must_use]
     pub fn version(&self) -> Option<&FileVersion> {
         match &self.kind {
-            Kind::Directory => None,
+            Kind::Directory | Kind::Node(_) => None,
             Kind::File(version) | Kind::Link(version) => Some(version),
         }
     }
 
     pub fn version_mut(&mut self) -> Option<&mut FileVersion> {
         match &mut self.kind {
-            Kind::Directory => None,
+            Kind::Directory | Kind::Node(_) => None,
             Kind::File(version) | Kind::Link(version) => Some(version),
         }
     }

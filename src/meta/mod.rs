@@ -15,4 +15,4 @@ mod walk;
 
 pub use dir_cache::{DirCache, Lookup};
 pub use known::Known;
-pub use listing::{Entry, FileVersion, Kind, Listing};
+pub use listing::{Entry, FileVersion, Kind, Listing, NodeKind};

@@ -2,7 +2,7 @@
 //!
 //! A change holds until a listing that began after it, or for the time to live; a pinned one, of a file that is not
 //! in the bucket yet, until it is replaced. Over an answer that was asked for before the change, it holds however late
-//! the answer comes.
+//! the answer comes. Nodes of this mount alone are pinned, and no news of the bucket takes them away.
 //!
 //! Lock rank: leaf.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Entry;
+use super::{Entry, Kind};
 
 /// Changes of one directory before those that have aged are cleared away.
 const SWEEP: usize = 1024;
@@ -137,15 +137,43 @@ impl Overlay {
     pub fn unpin(&self, prefix: &str, name: &[u8]) {
         let mut directories = self.directories.lock();
         let change = directories.get_mut(prefix).and_then(|changes| changes.names.get_mut(name));
-        if let Some(change) = change.filter(|change| change.entry.is_some()) {
+        if let Some(change) = change.filter(|change| change.entry.is_some() && !change.is_node()) {
             (change.pinned, change.at) = (false, Instant::now());
         }
     }
 
     /// A name has no local change any more.
     pub fn forget(&self, prefix: &str, name: &[u8]) {
-        if let Some(changes) = self.directories.lock().get_mut(prefix) {
+        self.forget_if(prefix, name, false);
+    }
+
+    /// A node is gone.
+    pub fn forget_node(&self, prefix: &str, name: &[u8]) {
+        self.forget_if(prefix, name, true);
+    }
+
+    fn forget_if(&self, prefix: &str, name: &[u8], is_node: bool) {
+        let mut directories = self.directories.lock();
+        let Some(changes) = directories.get_mut(prefix) else { return };
+        if changes.names.get(name).is_some_and(|change| change.is_node() == is_node) {
             changes.names.remove(name);
+        }
+        if changes.names.is_empty() {
+            directories.remove(prefix);
+        }
+    }
+
+    /// Nodes below a prefix have moved with their folder.
+    pub fn move_nodes(&self, source: &str, target: &str) {
+        let mut directories = self.directories.lock();
+        let mut moved = vec![];
+        for (prefix, changes) in directories.iter_mut().filter(|(prefix, _)| prefix.starts_with(source)) {
+            let to = format!("{target}{}", &prefix[source.len()..]);
+            let nodes = changes.names.extract_if(|_, change| change.is_node());
+            moved.extend(nodes.map(|(name, change)| (to.clone(), name, change)));
+        }
+        for (prefix, name, change) in moved {
+            directories.entry(prefix.into()).or_default().names.insert(name, change);
         }
     }
 
@@ -162,7 +190,12 @@ impl Overlay {
 
     /// Forgets all changes below a prefix, which has moved or gone.
     pub fn forget_below(&self, prefix: &str) {
-        self.directories.lock().retain(|other, _| !other.starts_with(prefix));
+        self.directories.lock().retain(|other, changes| {
+            if other.starts_with(prefix) {
+                changes.names.retain(|_, change| change.is_node());
+            }
+            !changes.names.is_empty()
+        });
     }
 }
 
@@ -182,6 +215,10 @@ impl Changes {
 }
 
 impl Change {
+    fn is_node(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| matches!(entry.kind, Kind::Node(_)))
+    }
+
     fn may_count(&self, ttl: Duration) -> bool {
         // Over a listing that was under way when it came, as long as that is believed.
         self.holds(ttl + SLOWEST)
@@ -195,7 +232,6 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta::Kind;
 
     #[test]
     fn a_change_holds_over_an_answer_that_was_asked_for_before_it() {

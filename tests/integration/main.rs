@@ -28,6 +28,7 @@ mod misplaced_secrets;
 mod model;
 mod names;
 mod names_written;
+mod nodes;
 mod policy_errors;
 mod proxies;
 mod reaching;

@@ -19,6 +19,7 @@ fn probed(keys: &BTreeSet<String>, key: &str) -> (Option<&'static str>, usize) {
         Kind::Directory => "folder",
         Kind::File(_) => "file",
         Kind::Link(_) => "link",
+        Kind::Node(_) => unreachable!("the server has none"),
     });
     (kind, requests)
 }
