@@ -42,7 +42,11 @@ impl Fs {
         let version = replaced.version().cloned().ok_or(ErrorKind::IsDirectory)?;
         let aside = Aside { prefix: prefix.to_owned(), key, of, version };
         self.meta.changed(prefix, &aside.name(), None, true);
-        match self.copy(&aside.of, &aside.key, aside.version.size, None).await {
+        let copied = async {
+            let headers = self.timed_headers(&aside.of, &aside.version).await?;
+            self.copy(&aside.of, &aside.key, aside.version.size, headers.as_ref()).await
+        };
+        match copied.await {
             Ok(_) => Ok(Some(aside)),
             Err(error) => {
                 let cause = error.cause.as_ref().map(|cause| cause.kind);

@@ -77,6 +77,14 @@ impl Fs {
         }
     }
 
+    /// Before the modification time moves: the access time, which is the same where it is not known, stays.
+    pub(super) fn keep_atime(&self, inodes: &mut InodeTable, ino: u64) {
+        let Some(shown) = inodes.get(ino).map(|inode| self.attributes(ino, inode).atime) else { return };
+        if let Some(inode) = inodes.get_mut(ino) {
+            inode.extra_mut().atime.get_or_insert(nanos(shown));
+        }
+    }
+
     /// Takes over times, mode and owner that became known since, unless the file is open: they must not change
     /// under a reader.
     pub(super) fn refresh_attrs(&self, inodes: &mut InodeTable, ino: u64) {

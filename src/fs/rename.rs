@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::aside::Aside;
 use super::{ErrorKind, Fs, FsError};
+use crate::attrs::Attrs;
 use crate::content_type;
 use crate::etag::ETag;
-use crate::meta::{Entry, Kind};
+use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
 use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
 use crate::writeback::{Draft, Expected, State, Successor, UploadError, Uploaded, is_final};
@@ -211,7 +212,10 @@ impl Fs {
             _ => None,
         };
         let size = version.as_ref().map_or(0, |version| version.size);
-        let headers = self.renamed_headers(*ino, target);
+        let headers = match &version {
+            Some(version) => self.renamed_headers(*ino, (source, target), version).await?,
+            None => None,
+        };
         let etag = match self.copy(source, target, size, headers.as_ref()).await {
             Ok(etag) => etag,
             Err(error) => {
@@ -444,12 +448,55 @@ impl Fs {
         }
     }
 
-    /// The headers of a file that changes its name, where they are known and follow from it.
-    fn renamed_headers(&self, ino: u64, target: &str) -> Option<ObjectHeaders> {
-        let inodes = self.inodes.lock();
-        let source = inodes.key(ino)?;
-        let (headers, _) = inodes.get(ino)?.extra()?.headers.as_ref()?;
-        renamed_headers(headers, &source, target)
+    /// The headers of a file that changes its name, where they change: its type may follow from the name, and its time,
+    /// which was the server's so far, has to be written down.
+    async fn renamed_headers(
+        &self,
+        ino: u64,
+        (source, target): (&str, &str),
+        version: &FileVersion,
+    ) -> Result<Option<ObjectHeaders>, FsError> {
+        let (headers, mtime) = {
+            let inodes = self.inodes.lock();
+            let extra = inodes.get(ino).and_then(|inode| inode.extra());
+            let headers =
+                extra.and_then(|extra| extra.headers.as_ref()).map(|(headers, _)| (**headers).clone());
+            (headers, extra.and_then(|extra| extra.attrs.mtime))
+        };
+        let headers = match headers {
+            Some(headers) => Some(headers),
+            None => self.headers_to_move(source, version).await?,
+        };
+        let Some(had) = headers else { return Ok(None) };
+        let renamed = renamed_headers(&had, source, target);
+        Ok(timed(renamed.as_ref().unwrap_or(&had), mtime.unwrap_or(version.modified.nanos())).or(renamed))
+    }
+
+    /// The headers of an object that is to be copied with the time that others see; `None` if it keeps that by itself,
+    /// as far as is known. Only what was uploaded while it was written, and so is large, has none among its headers.
+    pub(super) async fn timed_headers(
+        &self,
+        key: &str,
+        version: &FileVersion,
+    ) -> Result<Option<ObjectHeaders>, FsError> {
+        let Some(had) = self.headers_to_move(key, version).await? else { return Ok(None) };
+        let mtime = self.known.attrs(key, version).and_then(|attrs| attrs.mtime);
+        Ok(timed(&had, mtime.unwrap_or(version.modified.nanos())))
+    }
+
+    /// The headers of a version, if they are known or it may be one that has no time.
+    async fn headers_to_move(
+        &self,
+        key: &str,
+        version: &FileVersion,
+    ) -> Result<Option<ObjectHeaders>, FsError> {
+        if let Some(head) = self.known.head(key, version) {
+            return Ok(Some((*head).clone().into()));
+        }
+        if version.size <= self.writer()?.uploader.largest_put() {
+            return Ok(None);
+        }
+        Ok(Some(self.store.head(key).await?.into()))
     }
 
     /// A copy on the server, of any size.
@@ -534,6 +581,14 @@ impl From<UploadError> for FsError {
             UploadError::Conflict(_) | UploadError::Replaced => ErrorKind::Stale.into(),
         }
     }
+}
+
+/// Headers with a modification time, if they have none.
+fn timed(had: &ObjectHeaders, mtime: i64) -> Option<ObjectHeaders> {
+    let mut headers = had.clone();
+    let is_missing = !headers.metadata.contains_key("mtime");
+    Attrs { mtime: Some(mtime), ..Attrs::default() }.write_to(&mut headers.metadata, false);
+    is_missing.then_some(headers)
 }
 
 /// The headers of an object that changes its name, if they change with it: the type follows from a new name where it

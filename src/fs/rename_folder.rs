@@ -118,7 +118,12 @@ impl Fs {
         for batch in keys.chunks(BATCH) {
             let sending = batch.iter().cloned().map(|object| async move {
                 let to = format!("{target}{}", &object.key[source.len()..]);
-                let etag = match self.copy(&object.key, &to, object.size, None).await {
+                let version = FileVersion::from(object.clone());
+                let copied = async {
+                    let headers = self.timed_headers(&object.key, &version).await?;
+                    self.copy(&object.key, &to, object.size, headers.as_ref()).await
+                };
+                let etag = match copied.await {
                     Ok(etag) => etag,
                     // Somebody removed it meanwhile: nothing is left to move.
                     Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
@@ -130,7 +135,6 @@ impl Fs {
                     self.known.moved_directory(folder, to);
                     return Ok(None);
                 }
-                let version = object.into();
                 self.known.copied(&key, &version, &to, &etag);
                 super::contents::moved(&self.fetcher, (&key, &version), (&to, &etag));
                 let ino = self.file_of(&key, &version);

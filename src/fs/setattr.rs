@@ -104,6 +104,7 @@ impl Fs {
         let ([key], _change) = self.at_rest([ino]).await?;
         let attrs = {
             let mut inodes = self.inodes.lock();
+            self.keep_atime(&mut inodes, ino);
             let inode = inodes.get_mut(ino).ok_or(ErrorKind::Stale)?;
             let extra = inode.extra_mut();
             extra.ctime = Some(nanos_now());

@@ -129,8 +129,10 @@ impl Fs {
         inodes.remember(ino);
         inodes.opened(ino);
         if let Some(inode) = inodes.get_mut(ino) {
-            inode.extra_mut().draft = Some(Arc::clone(&draft));
-            inode.extra_mut().ctime = Some(nanos_now());
+            let extra = inode.extra_mut();
+            extra.atime = draft.state().attrs.mtime;
+            extra.draft = Some(Arc::clone(&draft));
+            extra.ctime = Some(nanos_now());
         }
         self.changed_directory(&mut inodes, parent);
         drop(inodes);
@@ -179,6 +181,7 @@ impl Fs {
     /// Times of a directory in which something was made or removed.
     pub(super) fn changed_directory(&self, inodes: &mut super::inode::InodeTable, ino: u64) {
         let key = inodes.key(ino).filter(|key| !key.is_empty());
+        self.keep_atime(inodes, ino);
         let Some(inode) = inodes.get_mut(ino) else { return };
         let extra = inode.extra_mut();
         extra.attrs.mtime = Some(nanos_now());
@@ -217,7 +220,9 @@ impl Fs {
             state
         };
         let draft = Draft::new(&writer.spool, state)?;
-        if let Some(inode) = self.inodes.lock().get_mut(ino) {
+        let mut inodes = self.inodes.lock();
+        self.keep_atime(&mut inodes, ino);
+        if let Some(inode) = inodes.get_mut(ino) {
             inode.extra_mut().draft = Some(Arc::clone(&draft));
         }
         Ok(draft)

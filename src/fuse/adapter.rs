@@ -212,11 +212,16 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let fs = Arc::clone(&self.fs);
+        let (set_atime, set_mtime) = (atime.map(convert::nanos), mtime.map(convert::nanos));
+        if set_atime == Some(None) || set_mtime == Some(None) {
+            // To keep another time than the one that was asked for would go unnoticed.
+            return reply.error(Errno::EINVAL);
+        }
         let changes = Changes {
             size,
-            atime: atime.map(convert::nanos),
+            atime: set_atime.flatten(),
             attrs: Attrs {
-                mtime: mtime.map(convert::nanos),
+                mtime: set_mtime.flatten(),
                 mode: mode.and_then(|mode| u16::try_from(mode & 0o7777).ok()),
                 uid,
                 gid,

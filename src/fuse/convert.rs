@@ -36,16 +36,22 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
-pub(super) fn nanos(time: TimeOrNow) -> i64 {
+/// Nanoseconds since the epoch of a time that somebody sets; `None` where they do not fit: before 1677, after 2262.
+///
+/// The kernel tells a time before the epoch as negative seconds and nanoseconds that count upwards, and fuser 0.18 takes
+/// both off the epoch (`system_time_from_time`): -0.5 s, which is -1 s and 500,000,000 ns, arrives as -1.5 s. Seconds and
+/// nanoseconds are whole in what arrives, so that the time can be put together again.
+pub(super) fn nanos(time: TimeOrNow) -> Option<i64> {
+    const SECOND: i128 = 1_000_000_000;
     let time = match time {
         TimeOrNow::SpecificTime(time) => time,
         TimeOrNow::Now => SystemTime::now(),
     };
-    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => nanos(after),
-        Err(before) => -nanos(before.duration()),
-    }
+    let (sign, span) = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (1, after),
+        Err(before) => (-1, before.duration()),
+    };
+    i64::try_from(sign * i128::from(span.as_secs()) * SECOND + i128::from(span.subsec_nanos())).ok()
 }
 
 /// The answer that lets the kernel remember that there is no such name: an entry with inode 0.
@@ -101,3 +107,37 @@ pub(super) fn errno(kind: ErrorKind) -> Errno {
 
 /// Attributes of the root never age.
 pub(super) const FOREVER: Duration = Duration::from_hours(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fuser makes of the kernel's seconds and nanoseconds.
+    fn arrives(secs: i64, nanos: u32) -> TimeOrNow {
+        let span = Duration::new(secs.unsigned_abs(), nanos);
+        TimeOrNow::SpecificTime(if secs >= 0 { UNIX_EPOCH + span } else { UNIX_EPOCH - span })
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_is_what_was_set() {
+        for (secs, fraction, wanted) in [
+            (-1, 500_000_000, -500_000_000),
+            (-2, 500_000_000, -1_500_000_000),
+            (-1, 999_999_999, -1),
+            (-1, 0, -1_000_000_000),
+            (-2, 1, -1_999_999_999),
+            (0, 1, 1),
+            (1, 500_000_000, 1_500_000_000),
+        ] {
+            assert_eq!(nanos(arrives(secs, fraction)), Some(wanted), "{secs} {fraction}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_64_bits_of_nanoseconds_do_not_hold_is_told() {
+        assert_eq!(nanos(arrives(9_223_372_036, 854_775_807)), Some(i64::MAX));
+        assert_eq!(nanos(arrives(9_223_372_036, 854_775_808)), None);
+        assert_eq!(nanos(arrives(-9_223_372_037, 145_224_192)), Some(i64::MIN));
+        assert_eq!(nanos(arrives(-9_223_372_037, 145_224_191)), None);
+    }
+}

@@ -26,6 +26,7 @@ use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
 use super::verbatim::spelled;
 use super::{ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
+use crate::content_type::UNTYPED;
 use crate::etag::ETag;
 use crate::stats::{Operation, Stats};
 
@@ -223,7 +224,7 @@ impl Connection {
                 if let Some(headers) = headers {
                     request = request
                         .metadata_directive(MetadataDirective::Replace)
-                        .set_content_type(headers.content_type.clone())
+                        .content_type(kind_of(headers))
                         .set_cache_control(headers.cache_control.clone())
                         .set_metadata(metadata(headers));
                 }
@@ -308,7 +309,7 @@ impl Connection {
                     .create_multipart_upload()
                     .bucket(bucket)
                     .key(spelled(key))
-                    .set_content_type(headers.content_type.clone())
+                    .content_type(kind_of(headers))
                     .set_cache_control(headers.cache_control.clone())
                     .set_metadata(metadata(headers))
                     .send()
@@ -449,6 +450,11 @@ impl Connection {
             other => other,
         }
     }
+}
+
+/// The server gives this type to a PUT without one, and none to a copy or an upload in parts.
+fn kind_of(headers: &ObjectHeaders) -> &str {
+    headers.content_type.as_deref().unwrap_or(UNTYPED)
 }
 
 fn metadata(headers: &ObjectHeaders) -> Option<std::collections::HashMap<String, String>> {

@@ -141,6 +141,12 @@ impl Uploader {
         &self.moves
     }
 
+    /// Larger files are uploaded in parts, if they are new, while they are written.
+    #[must_use]
+    pub fn largest_put(&self) -> u64 {
+        2 * self.part_size
+    }
+
     /// Begins to send a file that is being written, once it is too large for one PUT.
     pub fn stream(&self, draft: &Arc<Draft>) {
         let mut slot = draft.stream.lock();
@@ -148,7 +154,7 @@ impl Uploader {
             return;
         }
         let state = draft.state();
-        let enough = 2 * self.part_size;
+        let enough = self.largest_put();
         if state.failed.is_some()
             || state.base_limit > 0
             || state.size <= enough

@@ -255,3 +255,101 @@ fn hard_links_and_devices_are_eperm() {
     assert_eq!(bucket.keys(), ["file", "regular"]);
     assert_eq!(metadata(&bucket, "regular")["mode"], (0o100_700).to_string());
 }
+
+#[test]
+fn times_before_the_epoch_are_exact_and_those_beyond_2262_refused() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let home = Home::new();
+    let mount = home.mount(&backend, &bucket, LONG);
+    fs::create_dir(mount.at("dir")).expect("mkdir");
+    fs::write(mount.at("file"), b"x").expect("write");
+    let times = "0 500000000;-1 500000000;-2 500000000;-1 999999999;-1 0;-2 1;1 1";
+    for name in ["file", "dir"] {
+        for time in times.split(';') {
+            let pair = time.replace(' ', ", ");
+            let set = format!(
+                "python3 -c \"import os; t = ({pair}); ns = t[0] * 10**9 + t[1]; os.utime('{name}', ns=(ns, ns)); \
+                 stat = os.stat('{name}'); print(stat.st_mtime_ns - ns, stat.st_atime_ns - ns)\""
+            );
+            assert_eq!(mount.sh(&set), "0 0\n", "{name} {time}");
+        }
+    }
+    fs::write(mount.at("half"), b"x").expect("write");
+    mount.sh("touch -d '1969-12-31 23:59:59.5 UTC' half");
+    await_entry(&bucket, "half", "mtime", "-0.500000000");
+    let refused = mount.sh("! touch -d '2300-01-01' half 2>&1");
+    assert!(refused.contains("Invalid argument"), "{refused}");
+    mount.stop();
+    let mount = home.mount(&backend, &bucket, LONG);
+    assert_eq!(mount.sh("stat -c %.9Y half file"), "-0.500000000\n1.000000001\n");
+}
+
+#[test]
+fn a_write_moves_mtime_and_ctime_and_leaves_atime() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_keys(["file", "dir/inside"]);
+    let mount = Mount::with(&backend, &bucket, LONG);
+    let times = |path: &str| {
+        let stat = fs::metadata(mount.at(path)).expect("stat");
+        let nanos = |seconds: i64, nanos: i64| seconds * 1_000_000_000 + nanos;
+        let (atime, mtime) = (nanos(stat.atime(), stat.atime_nsec()), nanos(stat.mtime(), stat.mtime_nsec()));
+        (atime, mtime, nanos(stat.ctime(), stat.ctime_nsec()))
+    };
+    fs::write(mount.at("new"), b"new").expect("write");
+    for (path, change) in [
+        ("file", "echo more >> file"),
+        ("new", "echo more >> new"),
+        ("new", "truncate -s 1 new"),
+        ("file", "touch -m -d 2040-01-01 file"),
+        ("dir", "echo x > dir/other"),
+        ("dir", "rm dir/other"),
+        ("dir", "touch -m -d 2040-01-01 dir"),
+    ] {
+        let before = times(path);
+        std::thread::sleep(Duration::from_millis(20));
+        mount.sh(change);
+        let after = times(path);
+        assert_eq!(after.0, before.0, "{change}: atime");
+        assert!(after.1 > before.1 && after.2 > before.2, "{change}: {before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_large_file_that_is_moved_keeps_its_time_and_type_for_others() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, LONG);
+    mount.sh("mkdir d");
+    for name in ["known", "d/inside", "remounted", "r/inside"] {
+        mount.sh(&format!("mkdir -p r; head -c 20000000 /dev/urandom > {name}"));
+        assert!(!metadata(&bucket, name).contains_key("mtime"), "others see the server's time");
+        let kind = bucket.headers(name).and_then(|now| now.content_type);
+        assert_eq!(kind.as_deref(), Some("application/octet-stream"), "as a small one has");
+    }
+    let listed = |path: &str| {
+        let other = Mount::with(&backend, &bucket, LONG);
+        other.read(path);
+        eventually("the attributes of a file that was read", || {
+            other.names("");
+            Some(shown(&other.at(path)).3)
+        })
+    };
+    let (known, remounted) = (listed("known"), listed("remounted"));
+    std::thread::sleep(Duration::from_millis(2100));
+    mount.sh("mv known moved; mv d e");
+    mount.stop();
+    let mount = Mount::with(&backend, &bucket, LONG);
+    mount.sh("mv remounted again; mv r s");
+    for (name, before) in
+        [("moved", known), ("e/inside", known), ("again", remounted), ("s/inside", remounted)]
+    {
+        let stored = metadata(&bucket, name);
+        let seconds: i64 = stored["mtime"].split('.').next().expect("seconds").parse().expect("a number");
+        assert!((seconds - before).abs() <= 1, "{name}: {seconds} {before}");
+        // A listing tells no time of the file's own; reading the file does.
+        mount.read(name);
+        assert_eq!(shown(&mount.at(name)).3, seconds, "{name}");
+    }
+}

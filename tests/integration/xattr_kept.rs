@@ -307,7 +307,9 @@ fn rsync_and_cp_carry_attributes_both_ways() {
             assert_eq!(fs::read_link(at.join("link")).expect("a link"), Path::new("one.txt"));
             assert_eq!(fs::metadata(at.join("two")).expect("stat").mode() & 0o777, 0o600, "{state}");
         };
-        trees.iter().for_each(|tree| check(&mount.at(tree), "here"));
+        for tree in &trees {
+            check(&mount.at(tree), "here");
+        }
         mount.stop();
         let mount = Mount::with(&backend, &bucket, QUICK);
         for tree in trees {
