@@ -3,6 +3,7 @@
 //! Everything here is a cache with a time to live; the server's word is never changed, only remembered.
 
 mod dir_cache;
+mod directory;
 mod fill;
 mod known;
 mod listing;

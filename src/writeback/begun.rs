@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::spool::{Note, Spool};
 use super::state::nanos_now;
-use super::upload::is_final;
+use super::uploaded::is_final;
 use crate::store::{ObjectHeaders, ObjectStore, StoreError};
 
 /// A request that was sent is carried out by then, or never; and another client's upload has a part by then.

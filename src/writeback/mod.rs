@@ -18,6 +18,7 @@ mod spool;
 mod state;
 mod stream;
 mod upload;
+mod uploaded;
 
 pub use begun::{abort as abort_upload, begin as begin_upload, end as end_upload};
 pub use delay::Delay;
@@ -30,4 +31,5 @@ pub use record::{Base, Owner, Record, RecordState, Successor};
 pub use removals::{Removal, Removals, Watcher};
 pub use spool::{Holder, Note, Recovered, Spool, SpoolFile, SpoolOptions, Staged, inventory};
 pub use state::{Expected, HeaderChanges, State, nanos_now};
-pub use upload::{Contents, Ends, UploadError, Uploaded, Uploader, is_final};
+pub use upload::{Contents, Ends, Uploader};
+pub use uploaded::{UploadError, Uploaded, is_final};

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::delay::Delay;
 use super::spool::Note;
-use super::upload::is_final;
+use super::uploaded::is_final;
 use crate::name;
 use crate::store::{ObjectStore, StoreError, StoreErrorKind};
 

@@ -21,7 +21,7 @@ use super::removals::Removals;
 use super::spool::{Note, Spool};
 use super::state::State;
 use super::stream::{IN_FLIGHT, Sent, Stream};
-use crate::attrs::Attrs;
+use super::uploaded::{UploadError, Uploaded, is_final};
 use crate::etag::ETag;
 use crate::store::{
     MAX_COPY, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind,
@@ -76,41 +76,6 @@ enum Found {
     Other(ObjectHeaders),
     /// This very content: an upload went through whose answer was lost.
     Ours(ObjectHead),
-}
-
-/// What the bucket holds now.
-#[derive(Debug, Clone)]
-pub struct Uploaded {
-    pub key: String,
-    pub etag: ETag,
-    pub size: u64,
-    pub headers: ObjectHeaders,
-    /// The file's own, which may say more than the headers.
-    pub attrs: Attrs,
-}
-
-/// Why a draft is not in the bucket.
-#[derive(Debug)]
-pub enum UploadError {
-    Store(StoreError),
-    /// Somebody else changed the object since it was opened here; this is what it is now.
-    Conflict(Box<ObjectHead>),
-    /// A rename had put another object in its place when the last mount ended.
-    Replaced,
-    /// The spool's disk.
-    Io(io::Error),
-}
-
-impl From<StoreError> for UploadError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<io::Error> for UploadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 /// A draft as it stands while its gate is held.
@@ -626,19 +591,6 @@ impl Uploader {
         }
         if *at < end { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
     }
-}
-
-/// Whether sending the same again would be refused again.
-#[must_use]
-pub fn is_final(kind: StoreErrorKind) -> bool {
-    !matches!(
-        kind,
-        StoreErrorKind::Unavailable
-            | StoreErrorKind::TimedOut
-            | StoreErrorKind::Expired
-            | StoreErrorKind::NoSuchUpload
-            | StoreErrorKind::Protocol
-    )
 }
 
 impl Job<'_> {

@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 
 use super::*;
+use crate::attrs::Attrs;
 use crate::store::{GetBody, ListPage, ListRequest};
 use crate::writeback::{Delay, Owner, SpoolOptions, nanos_now};
 
