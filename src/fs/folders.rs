@@ -144,6 +144,7 @@ impl Fs {
             folder.record.state().changes.metadata.clone_from(&wanted.entries);
         }
         folder.record.commit()?;
+        folder.record.rest();
         writer.queue.push(folder.record.id(), 1.0, Arc::new(Write { fs, folder: Arc::clone(&folder) }));
         Ok(())
     }

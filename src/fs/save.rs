@@ -97,6 +97,7 @@ impl Job for Save {
                 if state.is_clean() || state.key.is_none() { Outcome::Done } else { Outcome::Changed }
             }
             Err(error) if error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind)) => Outcome::Retry,
+            Err(error) if error.kind == ErrorKind::NoDescriptor => Outcome::Later,
             Err(_) => Outcome::Failed,
         }
     }
@@ -212,6 +213,10 @@ impl Fs {
             Err(UploadError::Store(error)) => FsError::from(error),
             Err(UploadError::Io(error)) => error.into(),
         };
+        if error.kind == ErrorKind::NoDescriptor {
+            // Nothing was tried.
+            return Err(error);
+        }
         self.refused(ino, draft, &error);
         if error.cause.as_ref().is_some_and(|cause| is_final(cause.kind)) {
             // The listing tells the truth when the writer hears of it.
@@ -378,6 +383,7 @@ impl Fs {
         }
         let Ok(writer) = self.writer() else { return };
         if writer.queue.holds(draft.id()) {
+            draft.rest();
             return;
         }
         if was_told && draft.is_unacknowledged() {
@@ -397,6 +403,7 @@ impl Fs {
                 if let Err(error) = draft.commit() {
                     tracing::warn!(%error, "a change is not on record until it is uploaded");
                 }
+                draft.rest();
                 self.enqueue(ino, &draft);
             }
         }

@@ -423,7 +423,7 @@ impl Fs {
             let target = &mut bytes[at(range.start)..at(range.end)];
             match piece {
                 Piece::Zero(_) => {}
-                Piece::Local(range) => match draft.data().read_exact_at(target, range.start) {
+                Piece::Local(range) => match draft.data()?.read_exact_at(target, range.start) {
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         return Err(ErrorKind::Busy.into());
                     }

@@ -146,9 +146,17 @@ impl Draft {
         self.state.lock()
     }
 
-    #[must_use]
-    pub fn data(&self) -> &Arc<File> {
+    /// The spool file, for as long as the caller keeps it.
+    ///
+    /// # Errors
+    /// When it cannot be opened: it was not in use, and no descriptor is free.
+    pub fn data(&self) -> io::Result<Arc<File>> {
         self.file.data()
+    }
+
+    /// Nobody has the file open; what it holds waits in the spool without a descriptor.
+    pub fn rest(&self) {
+        self.file.rest();
     }
 
     #[must_use]
@@ -246,12 +254,13 @@ impl Draft {
 
     fn try_write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let range = offset..offset + data.len() as u64;
+        let file = self.file.hold()?;
         let mut seal = self.seal.lock();
         self.before_change(&mut seal)?;
         let mut state = self.state.lock();
         let missing = state.local.missing(range.clone());
         self.file.reserve(missing)?;
-        if let Err(error) = self.data().write_all_at(data, offset) {
+        if let Err(error) = file.write_all_at(data, offset) {
             self.file.release(missing);
             return Err(error);
         }
@@ -361,13 +370,14 @@ impl Draft {
     /// # Errors
     /// When the spool is full, or its disk fails.
     pub fn fetched(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let file = self.data()?;
         let mut state = self.state.lock();
         let range = offset..(offset + data.len() as u64).min(state.base_limit);
         for gap in state.local.gaps(range) {
             let len = gap.end - gap.start;
             self.file.reserve(len)?;
             let at = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
-            if let Err(error) = self.data().write_all_at(&data[at(gap.start)..at(gap.end)], gap.start) {
+            if let Err(error) = file.write_all_at(&data[at(gap.start)..at(gap.end)], gap.start) {
                 self.file.release(len);
                 return Err(error);
             }

@@ -41,6 +41,8 @@ pub enum Outcome {
     Changed,
     /// It failed in a way that passes.
     Retry,
+    /// It could not even begin: this process lacks something for the moment. However often, that is no failure.
+    Later,
     Failed,
 }
 
@@ -155,6 +157,7 @@ impl Inner {
                     attempts = 0;
                     self.delay.now().max(LOOK_AGAIN)
                 }
+                Outcome::Later => FIRST_PAUSE,
                 Outcome::Retry => {
                     attempts += 1;
                     if attempts >= ATTEMPTS && self.leave(&id, begun) {

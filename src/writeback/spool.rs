@@ -16,11 +16,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
@@ -57,18 +58,32 @@ pub struct Spool {
     /// Keys of the multipart uploads under way, by the id of the record.
     uploads: Mutex<HashMap<String, String>>,
     next: AtomicU64,
+    /// Data files that drafts in use keep open, and how many these may be.
+    held: AtomicUsize,
+    may_hold: usize,
     nothing: Arc<File>,
     _lock: Flock<File>,
 }
 
 /// A draft's data and record.
+///
+/// The data of a file that is in use stays open; that of a file that merely waits is opened by whoever needs it, and
+/// closed behind the last of them. So many files can wait as the disk takes.
 pub struct SpoolFile {
     spool: Arc<Spool>,
     id: String,
-    data: Arc<File>,
+    data: Mutex<Data>,
     /// `None` once it is removed.
     record: Mutex<Option<Record>>,
     reserved: AtomicU64,
+}
+
+#[derive(Default)]
+struct Data {
+    /// While the file is in use.
+    held: Option<Arc<File>>,
+    /// What somebody may still have open.
+    last: Weak<File>,
 }
 
 /// A record without data: of a removal that is queued, or of a multipart upload under way.
@@ -99,6 +114,8 @@ impl Spool {
             live: Mutex::default(),
             uploads: Mutex::default(),
             next: AtomicU64::new(u64::try_from(started.as_micros()).unwrap_or(0)),
+            held: AtomicUsize::new(0),
+            may_hold: may_hold(),
             nothing,
             _lock: lock,
         });
@@ -136,9 +153,12 @@ impl Spool {
     /// Begins a file with this record.
     ///
     /// # Errors
-    /// When the disk is full or fails.
+    /// When the disk is full or fails, and `EMFILE` when no more data files may be open.
     pub fn create(self: &Arc<Self>, record: Record) -> io::Result<SpoolFile> {
         let id = self.next_id();
+        if self.held.load(Ordering::Relaxed) >= self.may_hold {
+            return Err(nix::errno::Errno::EMFILE.into());
+        }
         let data = private_file::open(
             &self.dir.join(format!("{id}.data")),
             OpenOptions::new().read(true).write(true).create_new(true),
@@ -148,7 +168,14 @@ impl Spool {
             drop(fs::remove_file(self.dir.join(format!("{id}.data"))));
             return Err(error);
         }
-        Ok(self.file(id, data, record, 0))
+        let file = self.file(id, record, 0);
+        match file.keep_open(&Arc::new(data)) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                drop(file.remove());
+                Err(error)
+            }
+        }
     }
 
     /// Notes that an object is to be deleted.
@@ -192,13 +219,14 @@ impl Spool {
         format!("{:x}-{slot}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn file(self: &Arc<Self>, id: String, data: File, record: Record, reserved: u64) -> SpoolFile {
+    /// A file whose data is not open.
+    fn file(self: &Arc<Self>, id: String, record: Record, reserved: u64) -> SpoolFile {
         self.used.fetch_add(reserved, Ordering::Relaxed);
         self.live.lock().insert(id.clone());
         SpoolFile {
             spool: Arc::clone(self),
             id,
-            data: Arc::new(data),
+            data: Mutex::default(),
             record: Mutex::new(Some(record)),
             reserved: AtomicU64::new(reserved),
         }
@@ -211,6 +239,18 @@ impl Spool {
     fn sync(&self) -> io::Result<()> {
         nix::unistd::syncfs(&self.handle).map_err(io::Error::from)
     }
+}
+
+/// How many data files may be kept open: the others are for connections, and for what waits in the spool.
+fn may_hold() -> usize {
+    const FOR_OTHERS: u64 = 128;
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(limit - FOR_OTHERS.min(limit / 2)).unwrap_or(usize::MAX)
+}
+
+/// Whether this process or the machine has no free file descriptor.
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE))
 }
 
 /// By a file of another name, so that a reader finds the old record or the new one.
@@ -307,9 +347,57 @@ impl SpoolFile {
         &self.id
     }
 
-    #[must_use]
-    pub fn data(&self) -> &Arc<File> {
-        &self.data
+    /// The data, opened unless it is open already; closed when the last who has it lets go, and nobody
+    /// [holds](Self::hold) it.
+    ///
+    /// # Errors
+    /// The file system's own, among them `EMFILE`.
+    pub fn data(&self) -> io::Result<Arc<File>> {
+        let opened = {
+            let data = self.data.lock();
+            data.held.clone().or_else(|| data.last.upgrade())
+        };
+        if let Some(file) = opened {
+            return Ok(file);
+        }
+        let path = self.spool.dir.join(format!("{}.data", self.id));
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        self.data.lock().last = Arc::downgrade(&file);
+        Ok(file)
+    }
+
+    /// The data, which stays open from now on until [`rest`](Self::rest).
+    ///
+    /// # Errors
+    /// As [`data`](Self::data), and `EMFILE` when no more data files may be open.
+    pub fn hold(&self) -> io::Result<Arc<File>> {
+        if let Some(file) = &self.data.lock().held {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.data()?;
+        self.keep_open(&file)?;
+        Ok(file)
+    }
+
+    fn keep_open(&self, file: &Arc<File>) -> io::Result<()> {
+        let mut data = self.data.lock();
+        if data.held.is_some() {
+            return Ok(());
+        }
+        if self.spool.held.fetch_add(1, Ordering::Relaxed) >= self.spool.may_hold {
+            self.spool.held.fetch_sub(1, Ordering::Relaxed);
+            return Err(nix::errno::Errno::EMFILE.into());
+        }
+        *data = Data { held: Some(Arc::clone(file)), last: Arc::downgrade(file) };
+        Ok(())
+    }
+
+    /// Nobody uses the file; it waits. Its descriptor is for others.
+    pub fn rest(&self) {
+        let held = self.data.lock().held.take();
+        if held.is_some() {
+            self.spool.held.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Cuts the data off, or fills it up with zeros.
@@ -317,7 +405,7 @@ impl SpoolFile {
     /// # Errors
     /// The file system's own.
     pub fn set_len(&self, size: u64) -> io::Result<()> {
-        self.data.set_len(size)?;
+        self.data()?.set_len(size)?;
         if size == 0 {
             // A file that was cut to nothing is written to disk by ext4 at its next close, with what it holds by then.
             // Here is that close, while it holds nothing.
@@ -378,13 +466,15 @@ impl SpoolFile {
         let copy = self.spool.create(Record { state: RecordState::Clean, ..promised.clone() })?;
         let copied = (|| {
             copy.reserve(promised.local_bytes())?;
-            copy.data.set_len(promised.size)?;
-            let (mut from, mut to) = (&*self.data, &*copy.data);
+            let (from, to) = (self.data()?, copy.data()?);
+            to.set_len(promised.size)?;
+            let (mut from, mut to) = (&*from, &*to);
             for &(start, end) in &promised.local {
                 from.seek(SeekFrom::Start(start))?;
                 to.seek(SeekFrom::Start(start))?;
                 io::copy(&mut Read::take(from, end - start), &mut to)?;
             }
+            copy.rest();
             copy.update(|record| *record = Record { until: Some(self.id.clone()), ..promised })?;
             if self.spool.options.sync { self.spool.sync() } else { Ok(()) }
         })();
@@ -405,10 +495,11 @@ impl SpoolFile {
         if !self.spool.options.sync {
             return self.update(change);
         }
+        let data = self.data()?;
         self.update(|record| {
             change(record);
             // A loss of power between the two must not make torn data look whole.
-            record.digest = digest(&self.data, record).ok();
+            record.digest = digest(&data, record).ok();
         })?;
         self.spool.sync()
     }
@@ -418,9 +509,15 @@ impl SpoolFile {
     /// # Errors
     /// The file system's own.
     pub fn remove(&self) -> io::Result<()> {
+        // An upload may be at work on it: without a name it can only be had from here.
+        let data = self.data().ok();
         let mut record = self.record.lock();
         remove_files(&self.spool.dir, &self.id)?;
         *record = None;
+        if let Some(file) = data {
+            // Also above the limit: the caller is about to let go of it all.
+            drop(self.keep_open(&file));
+        }
         self.release(self.reserved.load(Ordering::Relaxed));
         Ok(())
     }
@@ -428,6 +525,7 @@ impl SpoolFile {
 
 impl Drop for SpoolFile {
     fn drop(&mut self) {
+        self.rest();
         self.spool.live.lock().remove(&self.id);
         let left = *self.reserved.get_mut();
         self.spool.used.fetch_sub(left, Ordering::Relaxed);

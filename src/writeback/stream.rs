@@ -5,6 +5,7 @@
 //! is sent again at the end.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::begun::{abort, begin};
 use super::draft::Draft;
 use super::plan::stream_part;
 use super::spool::{Note, Spool};
-use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError};
+use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind};
 
 /// Parts of one file in flight.
 pub(super) const IN_FLIGHT: usize = 8;
@@ -162,7 +163,8 @@ impl Shared {
         loop {
             while *stop.borrow_and_update() == Stop::No && sending.len() < IN_FLIGHT {
                 let Some((number, range)) = self.next(draft) else { break };
-                let section = Section { file: Arc::clone(draft.data()), range };
+                let file = draft.data().map_err(|error| unopened(key, &error))?;
+                let section = Section { file, range };
                 sending.push(async move { store.upload_part(key, id, number, &section).await });
             }
             let stopping = *stop.borrow();
@@ -190,5 +192,17 @@ impl Shared {
         }
         begun.0 = number;
         Some((number, range))
+    }
+}
+
+/// A part of a spool file that cannot be opened now: the file is sent again later.
+fn unopened(key: &str, error: &io::Error) -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Unavailable,
+        operation: "UploadPart",
+        key: key.to_owned(),
+        status: 0,
+        code: String::new(),
+        message: format!("cannot open the file in the spool: {error}"),
     }
 }

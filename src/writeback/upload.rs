@@ -178,6 +178,8 @@ impl Uploader {
         if draft.state().key.is_none() {
             return Ok(None);
         }
+        // Open until the attempt ends, for one that merely waited.
+        let _open = draft.data()?;
         // What is missing is asked for together with what the key holds: most often both are needed.
         let filling = async { Ok(self.fill_first(draft, &state).await) };
         let (found, filled) = tokio::try_join!(self.check(draft, &key, &state), filling)?;
@@ -259,7 +261,10 @@ impl Uploader {
         let size = job.state.size;
         if job.draft.state().local.contains(0..size) {
             let base = Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 };
-            self.contents.stored(&base, job.draft.data());
+            match job.draft.data() {
+                Ok(file) => self.contents.stored(&base, &file),
+                Err(error) => tracing::debug!(%error, "what was uploaded is not kept in memory"),
+            }
         }
     }
 
@@ -335,7 +340,7 @@ impl Uploader {
         let etag = match plan(job.state.shape(), self.part_size) {
             Plan::Put => {
                 self.fill(job, 0..job.state.size).await?;
-                let section = Section { file: Arc::clone(job.draft.data()), range: 0..job.state.size };
+                let section = Section { file: job.draft.data()?, range: 0..job.state.size };
                 self.store.put(&job.key, &job.headers, &section).await?
             }
             Plan::Copy => {
@@ -387,7 +392,7 @@ impl Uploader {
         match source {
             PartSource::Here(range) => {
                 self.fill(job, range.clone()).await?;
-                let section = Section { file: Arc::clone(job.draft.data()), range };
+                let section = Section { file: job.draft.data()?, range };
                 Ok(self.store.upload_part(&job.key, id, number, &section).await?)
             }
             PartSource::Base(range) => {
@@ -456,7 +461,8 @@ impl Uploader {
             return false;
         }
         let layouts = fingerprint::layouts(state.size, self.part_size);
-        let (file, etag) = (Arc::clone(draft.data()), head.etag.clone());
+        let Ok(file) = draft.data() else { return false };
+        let etag = head.etag.clone();
         let compared = tokio::task::spawn_blocking(move || fingerprint::is_of(&file, &etag, &layouts));
         compared.await.unwrap_or(false)
     }

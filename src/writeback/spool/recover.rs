@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Note, Record, RecordState, Spool, SpoolFile, digest, try_lock, write_record};
+use super::{Note, Record, RecordState, Spool, SpoolFile, digest, lacks_descriptors, try_lock, write_record};
 use crate::state_dir;
 
 /// What an earlier daemon left.
@@ -83,7 +83,7 @@ impl Spool {
 
     fn recover_one(self: &Arc<Self>, id: &str, path: &Path, recovered: &mut Recovered) -> io::Result<()> {
         let data_path = self.dir.join(format!("{id}.data"));
-        let record = read_record(path);
+        let record = there(fs::read(path))?.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
         let is_note = |record: &&Record| matches!(record.state, RecordState::Removed | RecordState::Upload);
         if let Some(record) = record.as_ref().filter(is_note) {
             self.live.lock().insert(id.to_owned());
@@ -96,8 +96,8 @@ impl Spool {
             list.push(note);
             return Ok(());
         }
-        let data = OpenOptions::new().read(true).write(true).open(&data_path);
-        let (Some(mut record), Ok(data)) = (record, data) else {
+        let data = there(OpenOptions::new().read(true).write(true).open(&data_path))?;
+        let (Some(mut record), Some(data)) = (record, data) else {
             recovered.quarantined.push(self.quarantine(path)?);
             if data_path.exists() {
                 recovered.quarantined.push(self.quarantine(&data_path)?);
@@ -132,7 +132,7 @@ impl Spool {
             tracing::warn!(id, %error, "cannot note in the spool what became of a file");
         }
         if record.state == RecordState::Committed {
-            let file = self.file(id.to_owned(), data, record.clone(), record.local_bytes());
+            let file = self.file(id.to_owned(), record.clone(), record.local_bytes());
             recovered.committed.push((file, record));
         } else {
             self.at_rest.fetch_add(record.local_bytes(), Ordering::Relaxed);
@@ -162,9 +162,10 @@ impl Spool {
                 at_rest += record.local_bytes();
                 continue;
             }
-            let path = self.dir.join(format!("{id}.data"));
-            let Ok(data) = OpenOptions::new().read(true).write(true).open(path) else { continue };
-            found.push((self.file(id.to_owned(), data, record.clone(), record.local_bytes()), record));
+            if !self.dir.join(format!("{id}.data")).exists() {
+                continue;
+            }
+            found.push((self.file(id.to_owned(), record.clone(), record.local_bytes()), record));
         }
         self.at_rest.store(at_rest, Ordering::Relaxed);
         Ok(found)
@@ -191,6 +192,15 @@ fn holds_nothing(record: &mut Record, data: &fs::File) -> io::Result<bool> {
     record.size = metadata.len();
     record.base_limit = record.base_limit.min(record.size);
     Ok(record.local.is_empty() && metadata.blocks() == 0)
+}
+
+/// What can be opened; `None` if it is missing or broken. A lack of descriptors says nothing about a file: it must not
+/// be taken for broken then.
+fn there<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Err(error) if lacks_descriptors(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
 }
 
 pub(super) fn read_record(path: &Path) -> Option<Record> {

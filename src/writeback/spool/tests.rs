@@ -14,7 +14,7 @@ fn record(key: &str, state: RecordState) -> Record {
 
 fn leave(spool: &Arc<Spool>, key: &str, state: RecordState) -> String {
     let file = spool.create(record(key, state)).expect("a file");
-    file.data().write_all_at(b"data", 0).expect("data");
+    file.data().expect("it opens").write_all_at(b"data", 0).expect("data");
     file.id().to_owned()
 }
 
@@ -30,7 +30,7 @@ fn what_was_committed_is_found_again_and_what_was_open_is_kept_aside() {
     let keys: Vec<&str> = recovered.committed.iter().map(|(_, record)| record.key.as_str()).collect();
     assert_eq!((keys, recovered.parked, recovered.quarantined.len()), (vec!["a"], 1, 0));
     let mut bytes = [0; 4];
-    recovered.committed[0].0.data().read_exact_at(&mut bytes, 0).expect("its data");
+    recovered.committed[0].0.data().expect("it opens").read_exact_at(&mut bytes, 0).expect("its data");
     assert_eq!(&bytes, b"data");
     assert_eq!(spool.used(), 8);
     // Once more: a parked file stays parked, and is not lost.

@@ -272,6 +272,7 @@ pub struct MountOptions<'a> {
     login: Login,
     watchdog: Duration,
     place: Option<Place>,
+    descriptors: Option<(u64, u64)>,
 }
 
 impl<'a> MountOptions<'a> {
@@ -286,6 +287,7 @@ impl<'a> MountOptions<'a> {
             login: Login::Keys,
             watchdog: if backend.is_real() { REAL_WATCHDOG } else { WATCHDOG },
             place: None,
+            descriptors: None,
         }
     }
 
@@ -311,6 +313,12 @@ impl<'a> MountOptions<'a> {
         self
     }
 
+    /// Starts the daemon with these limits of open files, the soft and the hard one.
+    pub fn descriptors(mut self, soft: u64, hard: u64) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// Mounts in this place, which may hold files that the options name.
     pub fn place(mut self, place: Place) -> Self {
         self.place = Some(place);
@@ -333,7 +341,10 @@ impl<'a> MountOptions<'a> {
         let place = self.place.unwrap_or_else(Place::new);
         let (log, status) = (place.path().join("log"), place.path().join("status"));
         // PDEATHSIG without a line of unsafe: the daemon ends with the thread that starts it.
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new(if self.descriptors.is_some() { "prlimit" } else { "setpriv" });
+        if let Some((soft, hard)) = self.descriptors {
+            command.arg(format!("--nofile={soft}:{hard}")).arg("setpriv");
+        }
         command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_supafs"), "mount", "--foreground"]);
         command.args(&self.targets).arg(place.mountpoint());
         command.arg("--status-file").arg(&status).args(&self.args);
