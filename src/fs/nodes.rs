@@ -4,7 +4,7 @@
 //! removed, so that it hides an object of the same name that another client makes meanwhile; its inode lives as long as
 //! it has a name. A node may have several names: ssh makes its control socket under one and links it to another.
 
-use super::inode::Inode;
+use super::inode::{Inode, InodeTable};
 use super::rename::End;
 use super::{Attributes, Changes, Creation, ErrorKind, Fs, FsError};
 use crate::attrs::Attrs;
@@ -77,10 +77,7 @@ impl Fs {
         let mut inodes = self.inodes.lock();
         self.no_node(prefix, name, key);
         if let Some(ino) = inodes.named(parent, name) {
-            if let Some(inode) = inodes.get_mut(ino) {
-                inode.extra_mut().ctime = Some(nanos_now());
-            }
-            inodes.unname(ino, parent, name);
+            take_name(&mut inodes, ino, parent, name);
         }
         self.changed_directory(&mut inodes, parent);
     }
@@ -113,7 +110,7 @@ impl Fs {
                     if old == ino {
                         return Ok(());
                     }
-                    inodes.unname(old, to.parent, to.name);
+                    take_name(&mut inodes, old, to.parent, to.name);
                 }
             }
             Some((file, _)) => self.remove_file(to.parent, &to.prefix, to.name, file).await?,
@@ -145,6 +142,14 @@ impl Fs {
         extra.atime = changes.atime.or(extra.atime);
         Ok(self.attributes(ino, inode))
     }
+}
+
+/// Takes one name off an inode; its other names show that by the time of change.
+fn take_name(inodes: &mut InodeTable, ino: u64, parent: u64, name: &[u8]) {
+    if let Some(inode) = inodes.get_mut(ino) {
+        inode.extra_mut().ctime = Some(nanos_now());
+    }
+    inodes.unname(ino, parent, name);
 }
 
 fn node_entry(name: &[u8], component: &str, kind: NodeKind) -> Entry {
