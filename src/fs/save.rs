@@ -170,10 +170,9 @@ impl Fs {
 
     /// Whether every write of a file reached it since it was last empty.
     fn whole(&self, file: &FileHandle) -> Result<(), FsError> {
-        let failed = {
-            let inodes = self.inodes.lock();
-            inodes.get(file.ino).and_then(|inode| inode.draft()?.state().failed)
-        };
+        // Not with the table held: a write holds the draft's state while the spool's disk is slow.
+        let draft = self.inodes.lock().get(file.ino).and_then(|inode| inode.draft().cloned());
+        let failed = draft.and_then(|draft| draft.state().failed);
         let failed = failed.map(|errno| FsError::kind_of(&io::Error::from_raw_os_error(errno)));
         failed.or(*file.failed.lock()).map_or(Ok(()), |kind| Err(kind.into()))
     }
