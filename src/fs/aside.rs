@@ -10,7 +10,7 @@ use super::attr::nanos;
 use super::{ErrorKind, Fs, FsError};
 use crate::meta::{Entry, FileVersion};
 use crate::name;
-use crate::store::StoreErrorKind;
+use crate::store::{StoreErrorKind, undo};
 use crate::writeback::is_final;
 
 /// An ending is no longer than this.
@@ -53,7 +53,7 @@ impl Fs {
                 match cause {
                     Some(kind) if is_final(kind) => self.meta.unchanged(prefix, &aside.name()),
                     // It may be there all the same.
-                    _ => self.drop_aside(aside).await,
+                    _ => undo(self.drop_aside(aside)).await,
                 }
                 if cause == Some(StoreErrorKind::NotFound) { Ok(None) } else { Err(error) }
             }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::handle::FileHandle;
 use super::{ErrorKind, Fs, FsError, Invalidation};
@@ -14,6 +16,10 @@ use crate::store::{ObjectHead, StoreErrorKind};
 
 /// New versions that one read puts up with before it gives up on an object that never rests.
 const ADOPTIONS: u32 = 8;
+
+/// After a read that ended by its deadline, the kernel asks a second time for the page that it needs, within one call of
+/// the reader. A read of the same handle that follows within this time is that second question.
+const SECOND_QUESTION: Duration = Duration::from_millis(100);
 
 /// An opened file.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +97,9 @@ impl Fs {
         if let Some(draft) = draft {
             return self.read_draft(&file, &draft, offset, len).await;
         }
+        if file.timed_out.lock().is_some_and(|at| at.elapsed() < SECOND_QUESTION) {
+            return Err(ErrorKind::TimedOut.into());
+        }
         if !file.was_read.swap(true, Ordering::Relaxed) {
             let reader = Arc::clone(&*file.reader.lock());
             self.look_ahead(file.ino, reader.object());
@@ -111,7 +120,12 @@ impl Fs {
                     let kind = if gone { ErrorKind::Stale } else { ErrorKind::NotFound };
                     return Err(FsError { kind, cause: Some(error) });
                 }
-                Err(ReadError::Store(error)) => return Err(self.noted(&reader.object().key, error.into())),
+                Err(ReadError::Store(error)) => {
+                    if error.kind == StoreErrorKind::TimedOut {
+                        *file.timed_out.lock() = Some(Instant::now());
+                    }
+                    return Err(self.noted(&reader.object().key, error.into()));
+                }
             }
         }
         Err(ErrorKind::Stale.into())

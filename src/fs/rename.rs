@@ -14,7 +14,7 @@ use crate::content_type;
 use crate::etag::ETag;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
-use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind};
+use crate::store::{MAX_COPY, ObjectHeaders, StoreErrorKind, undo};
 use crate::writeback::{Draft, Expected, State, Successor, UploadError, Uploaded, is_final};
 
 /// Uploads of a file that may come between the steps of its rename.
@@ -222,7 +222,7 @@ impl Fs {
                 let is_unchanged = error.cause.as_ref().is_some_and(|cause| is_final(cause.kind));
                 match aside {
                     Some(aside) if is_unchanged => self.drop_aside(aside).await,
-                    Some(aside) => self.put_back(aside).await,
+                    Some(aside) => undo(self.put_back(aside)).await,
                     None => {}
                 }
                 return Err(error);
@@ -440,7 +440,7 @@ impl Fs {
                 let is_unchanged = matches!(&error, UploadError::Store(error) if is_final(error.kind));
                 match aside {
                     Some(aside) if is_unchanged => self.drop_aside(aside).await,
-                    Some(aside) => self.put_back(aside).await,
+                    Some(aside) => undo(self.put_back(aside)).await,
                     None => {}
                 }
                 Err(error.into())

@@ -9,7 +9,7 @@ use super::{ErrorKind, Fs, FsError};
 use crate::etag::ETag;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
-use crate::store::{ListRequest, ListedObject, StoreError};
+use crate::store::{ListRequest, ListedObject, StoreError, undo};
 use crate::writeback::Draft;
 
 /// Copies in flight.
@@ -152,7 +152,7 @@ impl Fs {
                 // What is still at the source goes from the target.
                 let to_remove: Vec<String> =
                     kept.iter().map(|key| format!("{target}{}", &key[source.len()..])).collect();
-                if let Err(error) = self.store.delete_many(&to_remove).await {
+                if let Err(error) = undo(self.store.delete_many(&to_remove)).await {
                     tracing::warn!(%target, %error, "copies of a rename that failed are left behind");
                 }
                 tracing::error!(%source, %target, done, total, %error, "a folder was renamed in part; `rsync -a --remove-source-files` from the old one to the new one moves the rest");

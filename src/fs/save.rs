@@ -18,7 +18,7 @@ use crate::config::{OnConflict, Writing};
 use crate::content_type;
 use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
-use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind};
+use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind, timed};
 use crate::writeback::{
     Delay, Draft, Ends, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final,
     nanos_now,
@@ -77,6 +77,9 @@ impl Writer {
 /// How long attributes wait for others that are set with them.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// What fsync told of a file, close does not try again for so long.
+const TOLD: Duration = Duration::from_mins(1);
+
 /// A draft in the queue.
 struct Save {
     fs: Arc<Fs>,
@@ -91,7 +94,7 @@ impl Job for Save {
         if !self.draft.is_sealed() && self.fs.handles.writers(self.ino) > 0 {
             return if self.fs.ends.load(Ordering::Relaxed) { Outcome::Failed } else { Outcome::Changed };
         }
-        match self.fs.upload_draft(self.ino, &self.draft).await {
+        match timed(self.fs.upload_draft(self.ino, &self.draft)).await {
             Ok(()) => {
                 let state = self.draft.state();
                 if state.is_clean() || state.key.is_none() { Outcome::Done } else { Outcome::Changed }
@@ -150,14 +153,15 @@ impl Fs {
         if writer.options.write_back && writer.options.fsync_local {
             self.save(file.ino).await
         } else {
-            self.upload(file.ino).await
+            // Another try is what a second fsync is for.
+            self.upload(file.ino, Duration::ZERO).await
         }
     }
 
     /// Brings a file's changes to safety: into the bucket, or into the queue.
     pub(super) async fn save(&self, ino: u64) -> Result<(), FsError> {
         if !self.writer()?.options.write_back {
-            return self.upload(ino).await;
+            return self.upload(ino, TOLD).await;
         }
         let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
         {
@@ -184,11 +188,20 @@ impl Fs {
         (!state.is_clean() && state.key.is_some()).then(|| Arc::clone(draft))
     }
 
-    /// Uploads a file's changes, and waits for it.
-    pub(super) async fn upload(&self, ino: u64) -> Result<(), FsError> {
+    /// Uploads a file's changes, and waits for it. An upload of them that failed meanwhile, or no longer ago than `told`,
+    /// is not tried again: its error is this one's.
+    pub(super) async fn upload(&self, ino: u64, told: Duration) -> Result<(), FsError> {
+        let asked = Instant::now();
         let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
+        drop(draft.changing().await);
+        if let Some(error) = draft.state().failed_after(asked.checked_sub(told).unwrap_or(asked)) {
+            return Err(error.clone().into());
+        }
         let generation = draft.state().generation;
         let result = self.upload_draft(ino, &draft).await;
+        if result.is_err() {
+            draft.state().upload_failed = Some((generation, Instant::now()));
+        }
         let kind = result.as_ref().err().and_then(|error| error.cause.as_ref()).map(|cause| cause.kind);
         if kind == Some(StoreErrorKind::Denied) {
             draft.state().told = Some(generation);

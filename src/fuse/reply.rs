@@ -17,7 +17,7 @@ use tokio::runtime::{EnterGuard, Handle};
 use super::convert;
 use super::waiting::{Answer, Reply, Slot, Waiting};
 use crate::fs::FsError;
-use crate::store::StoreErrorKind;
+use crate::store::{StoreErrorKind, timed};
 
 /// How far an operation came that must not wait.
 pub(super) enum Now<T> {
@@ -100,7 +100,7 @@ impl Dispatcher {
     {
         let _context = self.runtime.enter();
         let slot = Slot::new(thread, reply);
-        let operation = operation(Answer::new(&slot));
+        let operation = timed(operation(Answer::new(&slot)));
         let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
         if let Poll::Ready(result) = operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return report_panic(result);

@@ -13,6 +13,7 @@ use aws_smithy_http_client::Connector;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::UploadCheck;
+use super::clock::Clock;
 use super::s3::Connection;
 use crate::http::{self, Request};
 use crate::secret::Secret;
@@ -79,7 +80,7 @@ impl Connection {
         if checks.api.is_none() || checks.is_misleading.load(Ordering::Relaxed) {
             return UploadCheck::Doubtful;
         }
-        let Some(_in_flight) = self.begin().await else { return UploadCheck::NoAnswer };
+        let Some(_in_flight) = self.begin(&Clock::current()).await else { return UploadCheck::NoAnswer };
         self.stats.count(Operation::SignUploadUrl);
         match checks.send(bucket, key, content_type).await {
             Ok(200) => UploadCheck::Allowed,

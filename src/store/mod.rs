@@ -7,6 +7,7 @@ mod bucket;
 mod buckets;
 mod by_hand;
 mod check;
+mod clock;
 mod error;
 mod first_answer;
 mod missing;
@@ -28,6 +29,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use clock::{timed, undo, waits};
 pub use error::{StoreError, StoreErrorKind};
 pub use verbatim::{is_header_value, is_media_type, is_token};
 

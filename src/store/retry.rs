@@ -10,8 +10,8 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::first_answer::obstacle;
 use super::policies;
 use super::s3::{Connection, InFlight};
@@ -29,9 +29,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// name that its disk cannot hold.
 const DOUBTFUL_ATTEMPTS: u32 = 6;
 
-/// Attempts at an upload also where the first one took longer than the deadline.
-const LATE_UPLOADS: u32 = 2;
-
 /// One request, described for errors and deadlines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -41,7 +38,7 @@ pub(super) struct Call<'a> {
     pub key: &'a str,
     /// Time on top of the operation's deadline: a server may hash an object before its first byte.
     pub allowance: Duration,
-    /// Of an upload: it ends only when no byte has moved for the operation time-out.
+    /// Of an upload: an attempt goes on as long as bytes move.
     pub progress: Option<&'a Progress>,
 }
 
@@ -93,34 +90,44 @@ impl Connection {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let mut in_flight = Some(self.begin().await.ok_or_else(|| timed_out(call).error)?);
         let op_timeout = self.patience();
-        let deadline = Instant::now() + op_timeout + call.allowance;
-        // A hung attempt leaves time for another one before the deadline.
-        let patience = op_timeout / 3 + call.allowance;
+        let clock = Clock::current();
+        let _running = clock.run();
+        if clock.left(op_timeout).is_zero() {
+            return Err(timed_out(call).error);
+        }
+        let mut in_flight = Some(self.begin(&clock).await.ok_or_else(|| timed_out(call).error)?);
+        let left = || clock.left(op_timeout) + call.allowance;
+        // A hung attempt leaves time for another one before the deadline. What the kernel has taken of an upload is still
+        // on its way when no byte has moved here for a while.
+        let attempts = if call.progress.is_some() { 2 } else { 3 };
+        let patience = op_timeout / attempts + call.allowance;
         let mut renewed = false;
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let place = match in_flight.take() {
                 Some(place) => place,
-                None => self.begin().await.ok_or_else(|| timed_out(call).error)?,
+                None => self.begin(&clock).await.ok_or_else(|| timed_out(call).error)?,
             };
             self.stats.count(call.operation);
-            let until = deadline.min(Instant::now() + patience);
-            let answer = self.patiently(call, until, send(place)).await;
+            let patience = if call.progress.is_some() { patience } else { left().min(patience) };
+            let answer = self.patiently(call, patience, send(place)).await;
             let failure = match answer {
                 Some(Ok(value)) => {
                     self.stats.note_answer();
                     self.stats.answers.add(1);
+                    clock.progress();
                     return Ok(value);
                 }
                 Some(Err(failure)) => self.heard(failure),
                 None => self.heard(timed_out(call)),
             };
             let error = match failure.verdict {
-                Verdict::Final => return Err(failure.error),
-                Verdict::AgainDoubtful if attempt >= DOUBTFUL_ATTEMPTS => return Err(failure.error),
-                Verdict::AfterRenewal if renewed => return Err(failure.error),
+                Verdict::Final => return Err(answered(&clock, failure)),
+                Verdict::AgainDoubtful if attempt >= DOUBTFUL_ATTEMPTS => {
+                    return Err(answered(&clock, failure));
+                }
+                Verdict::AfterRenewal if renewed => return Err(answered(&clock, failure)),
                 Verdict::AfterRenewal => {
                     self.renew(failure.error).await?;
                     renewed = true;
@@ -141,8 +148,7 @@ impl Connection {
             };
             // Full jitter, so that the clients of a recovering server do not come back in step.
             let wait = pause.mul_f64(rand::random::<f64>());
-            let is_late = Instant::now() + wait >= deadline;
-            if is_over || (is_late && (call.progress.is_none() || attempt >= LATE_UPLOADS)) {
+            if is_over || wait >= left() {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, "trying again");
@@ -157,12 +163,12 @@ impl Connection {
     async fn patiently<T>(
         &self,
         call: Call<'_>,
-        until: Instant,
+        patience: Duration,
         answer: impl Future<Output = T>,
     ) -> Option<T> {
-        let Some(progress) = call.progress else { return tokio::time::timeout_at(until, answer).await.ok() };
+        let Some(progress) = call.progress else { return tokio::time::timeout(patience, answer).await.ok() };
+        progress.begin_attempt();
         let mut answer = std::pin::pin!(answer);
-        let patience = self.op_timeout + call.allowance;
         loop {
             let until = progress.last() + patience;
             match tokio::time::timeout_at(until, &mut answer).await {
@@ -186,6 +192,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// The error of a server that has answered.
+fn answered(clock: &Clock, failure: Failure) -> StoreError {
+    clock.progress();
+    failure.error
 }
 
 fn timed_out(call: Call<'_>) -> Failure {

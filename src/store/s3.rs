@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::bucket::Bucket;
 use super::buckets::Buckets;
 use super::check::Checks;
+use super::clock::Clock;
 use super::policies::PolicyErrors;
 use super::retry::{Call, Failure};
 use super::verbatim::{Verbatim, spelled};
@@ -171,6 +172,14 @@ impl Places {
     async fn acquire(&self) -> InFlight {
         let permit =
             Arc::clone(&self.semaphore).acquire_owned().await.expect("the semaphore is never closed");
+        self.held(permit)
+    }
+
+    fn try_acquire(&self) -> Option<InFlight> {
+        Some(self.held(Arc::clone(&self.semaphore).try_acquire_owned().ok()?))
+    }
+
+    fn held(&self, permit: OwnedSemaphorePermit) -> InFlight {
         self.stats.in_flight.add(1);
         InFlight { stats: Arc::clone(&self.stats), _permit: permit }
     }
@@ -189,15 +198,22 @@ impl Drop for InFlight {
 }
 
 impl Connection {
-    /// Waits for a place among the requests in flight. `None`: nothing has moved for the operation time-out.
-    pub(super) async fn begin(&self) -> Option<InFlight> {
+    /// Waits for a place among the requests in flight. `None`: nothing has moved for the operation time-out. Where
+    /// something has, the wait does not count.
+    pub(super) async fn begin(&self, clock: &Clock) -> Option<InFlight> {
+        if let Some(place) = self.places.try_acquire() {
+            return Some(place);
+        }
         loop {
             let moved = self.stats.answers.get() + self.stats.bytes_received.get();
-            let place = self.places.acquire();
-            match tokio::time::timeout(self.op_timeout, place).await {
-                Ok(place) => return Some(place),
-                Err(_) if self.stats.answers.get() + self.stats.bytes_received.get() > moved => {}
-                Err(_) => return None,
+            let place = tokio::time::timeout(clock.left(self.op_timeout), self.places.acquire()).await.ok();
+            if self.stats.answers.get() + self.stats.bytes_received.get() > moved {
+                clock.progress();
+            } else if place.is_none() {
+                return None;
+            }
+            if place.is_some() {
+                return place;
             }
         }
     }
@@ -335,6 +351,7 @@ impl Connection {
             inner: output.body,
             remaining: length,
             patience: self.op_timeout,
+            clock: Clock::current(),
             key: call.key.to_owned(),
             in_flight: Some(in_flight),
             places: self.places.clone(),
@@ -356,6 +373,7 @@ struct Body {
     inner: primitives::ByteStream,
     remaining: u64,
     patience: Duration,
+    clock: Arc<Clock>,
     key: String,
     /// Given back as soon as the last byte is here, and while the reader does not want more.
     in_flight: Option<InFlight>,
@@ -390,8 +408,13 @@ impl ByteStream for Body {
         if self.in_flight.is_none() {
             self.in_flight = Some(self.places.acquire().await);
         }
-        let piece = tokio::time::timeout(self.patience, self.inner.next())
-            .await
+        let running = self.clock.run();
+        let piece = tokio::time::timeout(self.clock.left(self.patience), self.inner.next()).await;
+        if piece.is_ok() {
+            self.clock.progress();
+        }
+        drop(running);
+        let piece = piece
             .map_err(|_| self.failed(StoreErrorKind::TimedOut, "the body stopped arriving".to_owned()))?;
         match piece {
             Some(Ok(bytes)) if bytes.len() as u64 <= self.remaining => {

@@ -22,6 +22,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::clock::Clock;
 use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
 use super::verbatim::spelled;
@@ -47,13 +48,34 @@ pub(super) struct Progress {
     begun: Instant,
     /// Milliseconds since `begun`.
     last: AtomicU64,
+    attempts: AtomicU32,
     /// Attempts that ended by a connection that was cut.
     cuts: AtomicU32,
+    clock: Arc<Clock>,
 }
 
 impl Progress {
     fn new() -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), last: AtomicU64::new(0), cuts: AtomicU32::new(0) })
+        Arc::new(Self {
+            begun: Instant::now(),
+            last: AtomicU64::new(0),
+            attempts: AtomicU32::new(0),
+            cuts: AtomicU32::new(0),
+            clock: Clock::current(),
+        })
+    }
+
+    pub(super) fn begin_attempt(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.note();
+    }
+
+    /// Bytes moved. Those that are sent again keep their attempt alive and bring the operation no further.
+    fn moved(&self) {
+        self.note();
+        if self.attempts.load(Ordering::Relaxed) <= 1 {
+            self.clock.progress();
+        }
     }
 
     fn note(&self) {
@@ -115,7 +137,7 @@ impl Body for SectionBody {
         this.reading = None;
         let bytes = read.map_err(io::Error::other).flatten()?;
         this.section.range.start += bytes.len() as u64;
-        this.progress.note();
+        this.progress.moved();
         this.stats.bytes_sent.add(bytes.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -154,7 +176,6 @@ impl Connection {
         if section.is_empty() {
             return ByteStream::from_static(b"");
         }
-        progress.note();
         ByteStream::new(SdkBody::from_body_1_x(SectionBody {
             section: section.clone(),
             reading: None,

@@ -72,6 +72,12 @@ pub async fn abort(store: &Arc<dyn ObjectStore>, key: &str, id: &str, note: Opti
     }
 }
 
+/// Ends an upload that is not wanted, behind whoever waits for the reason.
+pub(super) fn abort_behind(store: &Arc<dyn ObjectStore>, key: &str, id: &str, note: Option<Note>) {
+    let (store, key, id) = (Arc::clone(store), key.to_owned(), id.to_owned());
+    drop(tokio::spawn(async move { abort(&store, &key, &id, note).await }));
+}
+
 /// Ends an upload that is on record, and tries again while that helps. Where it does not, the next mount does.
 pub async fn end(store: Arc<dyn ObjectStore>, note: Note) {
     note.give_up();

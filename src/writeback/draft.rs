@@ -131,6 +131,7 @@ impl Draft {
             generation: 1,
             stored: 0,
             error: None,
+            upload_failed: None,
             told: None,
             failed: None,
         };

@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::begun::{abort, begin};
+use super::begun::{abort_behind, begin};
 use super::draft::Draft;
 use super::plan::stream_part;
 use super::spool::{Note, Spool};
-use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind};
+use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind, waits};
 
 /// Parts of one file in flight.
 pub(super) const IN_FLIGHT: usize = 8;
@@ -108,9 +108,11 @@ impl Stream {
     pub async fn finish(self) -> Result<Sent, StoreError> {
         self.shared.stop.send_replace(Stop::Finish);
         self.shared.grown.notify_one();
-        self.task.await.unwrap_or_else(|error| {
+        // Only a server that is silent uses up the time of the operation that waits.
+        let brings = |sent: &Result<Result<Sent, StoreError>, _>| !matches!(sent, Ok(Err(error)) if error.kind == StoreErrorKind::TimedOut);
+        waits(self.task, brings).await.unwrap_or_else(|error| {
             Err(StoreError {
-                kind: crate::store::StoreErrorKind::Unavailable,
+                kind: StoreErrorKind::Unavailable,
                 operation: "UploadPart",
                 key: String::new(),
                 status: 0,
@@ -138,7 +140,7 @@ impl Shared {
                 Ok(Sent { id, note, headers, parts, stale })
             }
             parts => {
-                abort(store, &key, &id, note).await;
+                abort_behind(store, &key, &id, note);
                 parts.map(|_| Sent {
                     id: String::new(),
                     note: None,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::RwLockWriteGuard;
 
-use super::begun::{abort, begin};
+use super::begun::{abort_behind, begin};
 use super::draft::Draft;
 use super::fingerprint;
 use super::moves::Moves;
@@ -271,7 +271,7 @@ impl Uploader {
     /// Copies an object that is too large for one copy.
     ///
     /// # Errors
-    /// When a part of it fails; nothing is left behind then.
+    /// When a part of it fails; the upload is given up then.
     pub async fn copy_in_parts(
         &self,
         from: &str,
@@ -296,7 +296,7 @@ impl Uploader {
             Err(error) => Err(error),
         };
         if result.is_err() {
-            abort(&self.store, to, &id, note).await;
+            abort_behind(&self.store, to, &id, note);
         } else {
             note.iter().for_each(Note::remove);
         }
@@ -376,7 +376,7 @@ impl Uploader {
                 Ok(etag)
             }
             Err(error) => {
-                abort(&self.store, &job.key, &id, note).await;
+                abort_behind(&self.store, &job.key, &id, note);
                 Err(error)
             }
         }
@@ -419,7 +419,7 @@ impl Uploader {
         let etag = match result.await {
             Ok(etag) => etag,
             Err(error) => {
-                abort(&self.store, &job.key, &id, note).await;
+                abort_behind(&self.store, &job.key, &id, note);
                 return Err(error);
             }
         };

@@ -11,6 +11,7 @@ mod conflicts;
 mod cost;
 mod crash;
 mod credentials;
+mod deadlines;
 mod descriptors;
 mod directories;
 mod errors;
