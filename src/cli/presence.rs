@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::daemon::Remaining;
+use crate::daemon::{Left, Remaining};
 use crate::{private_file, state_dir};
 
 /// Held by a daemon for as long as it lives.
@@ -24,7 +24,8 @@ pub struct Presence {
 
 /// Digits of the number of files on the first line.
 const WIDTH: usize = 12;
-/// Digits of the seconds behind it: how long a server that does not answer is still waited for.
+/// Digits of the seconds behind it: how long a server that does not answer is still waited for. Behind them stands the
+/// number of files that the server refused.
 const SECONDS: usize = 8;
 
 /// A daemon that has not ended.
@@ -41,16 +42,17 @@ impl Presence {
         let dir = state_dir::below("mounts")?;
         let path = dir.join(format!("{}{}", prefix(mountpoint), std::process::id()));
         let mut file = private_file::open(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
-        write!(file, "{:>WIDTH$}{:>SECONDS$}\n{}\n", 0, 0, mountpoint.display())?;
+        write!(file, "{:>WIDTH$}{:>SECONDS$}{:>WIDTH$}\n{}\n", 0, 0, 0, mountpoint.display())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, lock })
     }
 
     /// Tells how the upload at the end goes.
-    pub fn tell(&self, Remaining { files, away }: Remaining) {
+    pub fn tell(&self, Remaining { files, refused, away }: Remaining) {
         let seconds = away.map_or(0, |away| away.as_secs().max(1));
         // Who waits is told less then, and waits all the same.
-        let _untold = self.lock.write_all_at(format!("{files:>WIDTH$}{seconds:>SECONDS$}").as_bytes(), 0);
+        let line = format!("{files:>WIDTH$}{seconds:>SECONDS$}{refused:>WIDTH$}");
+        let _untold = self.lock.write_all_at(line.as_bytes(), 0);
     }
 }
 
@@ -61,7 +63,7 @@ impl Drop for Presence {
     }
 }
 
-/// Waits until no daemon of `mountpoint` is left, and answers how many files they left in the spool. A daemon that
+/// Waits until no daemon of `mountpoint` is left, and answers what they left in the spool. A daemon that
 /// uploads is waited for as long as it does (`--drain-timeout` bounds that), another one for `patience`. `progress` is
 /// told how it goes, whenever that changes.
 ///
@@ -71,13 +73,13 @@ pub fn wait_for_end(
     mountpoint: &Path,
     patience: Duration,
     mut progress: impl FnMut(Remaining),
-) -> Result<usize, Outlived> {
+) -> Result<Left, Outlived> {
     let prefix = prefix(mountpoint);
-    let mut staged = 0;
+    let mut all = Left { late: 0, refused: 0 };
     for path in announced(&prefix) {
         let Ok(file) = File::open(&path) else { continue };
         let mut deadline = Instant::now() + patience;
-        let mut told = Remaining { files: 0, away: None };
+        let mut told = Remaining { files: 0, refused: 0, away: None };
         while is_held(&file) {
             let left = read_left(&file);
             if left != told {
@@ -93,10 +95,12 @@ pub fn wait_for_end(
             std::thread::sleep(Duration::from_millis(10));
         }
         // What it told last stands.
-        staged += read_left(&file).files;
+        let Remaining { files, refused, .. } = read_left(&file);
+        all.late += files;
+        all.refused += refused;
         let _ = fs::remove_file(&path);
     }
-    Ok(staged)
+    Ok(all)
 }
 
 /// The files of daemons of a mount point: in this user's state directory, and, for root, whose home is not the
@@ -121,16 +125,19 @@ fn announced(prefix: &str) -> BTreeSet<PathBuf> {
 }
 
 fn read_left(file: &File) -> Remaining {
-    let mut line = [0; WIDTH + SECONDS];
+    let mut line = [0; WIDTH + SECONDS + WIDTH];
     let read = file.read_at(&mut line, 0).unwrap_or(0);
     let number = |digits: &[u8]| {
         // A daemon of an earlier version has nothing behind the first number.
         let text = std::str::from_utf8(digits).ok()?.lines().next()?;
         text.trim().parse::<u64>().ok()
     };
-    let (files, seconds) = line[..read].split_at(WIDTH.min(read));
+    let (files, rest) = line[..read].split_at(WIDTH.min(read));
+    let (seconds, refused) = rest.split_at(SECONDS.min(rest.len()));
+    let count = |digits| number(digits).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
     Remaining {
-        files: number(files).and_then(|files| usize::try_from(files).ok()).unwrap_or(0),
+        files: count(files),
+        refused: count(refused),
         away: number(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs),
     }
 }

@@ -40,29 +40,51 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
     if args.lazy {
         return Ok(());
     }
-    let progress = |remaining| match remaining {
-        Remaining { files: 0, away: None } => eprintln!("supafs: everything is uploaded"),
-        Remaining { files, away: None } => eprintln!("supafs: uploading, {files} left"),
-        Remaining { files, away: Some(left) } => eprintln!(
-            "supafs: the server does not answer; waiting for it for up to {}, with {files} left to upload; what is not \
-             uploaded then stays in the spool for the next mount",
-            humantime::format_duration(left)
-        ),
+    let mut was_waiting = false;
+    let progress = |remaining: Remaining| {
+        was_waiting |= remaining.files > 0;
+        say(remaining);
     };
-    let staged = presence::wait_for_end(&target, PATIENCE, progress).map_err(|outlived| {
+    let left = presence::wait_for_end(&target, PATIENCE, progress).map_err(|outlived| {
         CliError::failed(format!(
             "{shown} is unmounted, but the daemon (process {}) does not end; see its log",
             outlived.pid
         ))
     })?;
-    if staged > 0 {
+    if left.late > 0 {
         eprintln!(
-            "supafs: {staged} not uploaded in time; they are safe in the spool, and the next mount of this bucket goes on: \
-             see `supafs spool list`"
+            "supafs: {} not uploaded in time; they are safe in the spool, and the next mount of this bucket goes on: \
+             see `supafs spool list`",
+            left.late
         );
+    }
+    if left.refused > 0 {
+        eprintln!(
+            "supafs: {} refused by the server after they were closed; they are not in the bucket, and are kept in the \
+             spool: see `supafs spool list`, then `supafs spool retry`, `export` or `discard`",
+            left.refused
+        );
+    }
+    if left.late + left.refused > 0 {
         return Err(CliError::Told(mount::STAGED));
     }
+    if was_waiting {
+        eprintln!("supafs: everything is uploaded");
+    }
     Ok(())
+}
+
+/// Tells how the upload at the end goes.
+fn say(remaining: Remaining) {
+    match remaining {
+        Remaining { files: 0, away: None, .. } => {}
+        Remaining { files, away: None, .. } => eprintln!("supafs: uploading, {files} left"),
+        Remaining { files, away: Some(left), .. } => eprintln!(
+            "supafs: the server does not answer; waiting for it for up to {}, with {files} left to upload; what is not \
+             uploaded then stays in the spool for the next mount",
+            humantime::format_duration(left)
+        ),
+    }
 }
 
 fn unmount(target: &Path) -> Result<(), CliError> {

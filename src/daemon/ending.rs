@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::fs::Fs;
+use crate::fs::{Fs, Left};
 use crate::stats::Stats;
 
 /// How long nothing may be heard of the server before who waits is told that it is away.
@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Remaining {
     /// Files that are not in the bucket yet.
     pub files: usize,
+    /// Files that were closed and that the server refused: they stay in the spool until somebody decides.
+    pub refused: usize,
     /// Where the server does not answer: how long it is still waited for.
     pub away: Option<Duration>,
 }
@@ -24,26 +26,29 @@ pub struct Remaining {
 pub(super) async fn drain(fs: &Fs, stats: &Stats, timeout: Duration, tell: impl Fn(Remaining)) -> usize {
     let until = Instant::now() + timeout;
     let progress = |files| {
-        tell(Remaining { files, away: None });
+        tell(Remaining { files, refused: fs.refused_behind(), away: None });
         if files > 0 {
             tracing::info!(left = files, "uploading before the end");
         }
     };
-    let drained = tokio::select! {
-        drained = fs.drain(until, progress) => drained,
+    let Left { late, refused } = tokio::select! {
+        left = fs.drain(until, progress) => left,
         () = watch(fs, stats, until, &tell) => unreachable!("it watches until it is dropped"),
     };
-    match drained {
-        Ok(()) => 0,
-        Err(files) => {
-            tell(Remaining { files, away: None });
-            tracing::error!(
-                left = files,
-                "not uploaded in time; the next mount of this bucket goes on: see `supafs spool list`"
-            );
-            files
-        }
+    tell(Remaining { files: late, refused, away: None });
+    if late > 0 {
+        tracing::error!(
+            left = late,
+            "not uploaded in time; the next mount of this bucket goes on: see `supafs spool list`"
+        );
     }
+    if refused > 0 {
+        tracing::error!(
+            files = refused,
+            "closed, and then refused by the server; they are kept in the spool: see `supafs spool list`"
+        );
+    }
+    late + refused
 }
 
 /// Tells once whenever the server has become silent.
@@ -63,7 +68,7 @@ async fn watch(fs: &Fs, stats: &Stats, until: Instant, tell: &impl Fn(Remaining)
         if heard.elapsed() >= SILENCE && !is_told {
             let (_, files, _) = fs.unsent();
             let left = until.saturating_duration_since(Instant::now());
-            tell(Remaining { files, away: Some(left) });
+            tell(Remaining { files, refused: fs.refused_behind(), away: Some(left) });
             tracing::warn!(
                 left = files,
                 seconds = left.as_secs(),

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+pub use crate::fs::Left;
 pub use ending::Remaining;
 
 use crate::config::{MountConfig, Root, Writing};

@@ -8,6 +8,7 @@ mod attr;
 mod behind;
 mod contents;
 mod dir;
+mod drain;
 mod error;
 mod folders;
 mod foreign;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use attr::{Attributes, FileKind};
 pub use dir::{DirCursor, DirItem};
+pub use drain::Left;
 pub use error::{ErrorKind, FsError};
 pub use lookup::Found;
 pub use read::Opened;

@@ -1,12 +1,14 @@
 //! From drafts to the bucket: what close and fsync do, what becomes of a draft when its last user is gone, and what
 //! follows from an upload, a refusal, or somebody else's change.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::contents::Cached;
@@ -32,6 +34,8 @@ pub(super) struct Writer {
     /// What `--write-back` deletes behind the caller's back.
     pub removals: Removals,
     pub options: Writing,
+    /// Ids of the files that were parked after their writers had heard that all is well.
+    pub kept: Mutex<BTreeSet<String>>,
 }
 
 impl Writer {
@@ -70,6 +74,7 @@ impl Writer {
             removals,
             spool,
             options,
+            kept: Mutex::default(),
         }
     }
 }
@@ -99,14 +104,18 @@ impl Job for Save {
                 let state = self.draft.state();
                 if state.is_clean() || state.key.is_none() { Outcome::Done } else { Outcome::Changed }
             }
-            Err(error) if error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind)) => Outcome::Retry,
             Err(error) if error.kind == ErrorKind::NoDescriptor => Outcome::Later,
-            Err(_) => Outcome::Failed,
+            Err(error) => match error.cause {
+                Some(cause) if cause.is_unreached() => Outcome::Unreached,
+                Some(cause) if !is_final(cause.kind) => Outcome::Retry,
+                _ => Outcome::Failed,
+            },
         }
     }
 
     fn ended(&self, failed: bool) {
         if failed {
+            self.fs.keeps(&self.draft);
             self.fs.park(self.ino, &self.draft);
         } else {
             self.fs.drop_draft(self.ino, &self.draft);
@@ -408,6 +417,9 @@ impl Fs {
         let is_told = !draft.is_being_uploaded();
         match error {
             Some(error) if is_told && (is_final(error.kind) || !writer.options.write_back) => {
+                if writer.options.write_back {
+                    self.keeps(&draft);
+                }
                 self.park(ino, &draft);
             }
             // Pages that were written through a mapping come after close.
@@ -500,42 +512,6 @@ impl Fs {
         // Most of what is streamed is there already.
         let delays = if draft.is_streaming() { 0.25 } else { 1.0 };
         writer.queue.push(draft.id(), delays, Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
-    }
-
-    /// Waits for everything that is queued.
-    ///
-    /// # Errors
-    /// How many files stay behind in the spool.
-    pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
-        let Ok(writer) = self.writer() else { return Ok(()) };
-        self.ends.store(true, Ordering::Relaxed);
-        let uploads = writer.queue.drain(until, progress).await;
-        let removals = writer.removals.drain(until).await;
-        let unsaved = self.unsaved(writer);
-        if uploads.is_err() || removals.is_err() || unsaved > 0 {
-            Err(writer.staged() + unsaved)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Drafts in use, uploads and removals that wait, and bytes in the spool.
-    #[must_use]
-    pub fn unsent(&self) -> (usize, usize, u64) {
-        let Some(writer) = &self.writer else { return (0, 0, 0) };
-        let drafts = self.inodes.lock().iter().filter(|(_, inode)| inode.draft().is_some()).count();
-        (drafts, writer.staged(), writer.spool.used())
-    }
-
-    /// Files that are open with changes that nobody saved: the next mount finds them in the spool.
-    fn unsaved(&self, writer: &Writer) -> usize {
-        let inodes = self.inodes.lock();
-        let drafts = inodes.iter().filter_map(|(_, inode)| inode.draft());
-        let is_unsaved = |draft: &&Arc<Draft>| {
-            let state = draft.state();
-            !state.is_clean() && state.key.is_some() && !writer.queue.holds(draft.id())
-        };
-        drafts.filter(is_unsaved).count()
     }
 }
 

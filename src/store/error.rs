@@ -60,11 +60,16 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// Whether no server answered at all.
+    #[must_use]
+    pub fn is_unreached(&self) -> bool {
+        self.status == 0 && matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::TimedOut)
+    }
+
     /// Where no server answered at all: why, in one sentence.
     #[must_use]
     pub fn unreached(&self) -> Option<String> {
-        let is_unreached = matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::TimedOut);
-        (is_unreached && self.status == 0).then(|| format!("cannot reach the server: {}", self.message))
+        self.is_unreached().then(|| format!("cannot reach the server: {}", self.message))
     }
 }
 

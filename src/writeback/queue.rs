@@ -14,10 +14,12 @@ use tokio::time::Instant;
 
 use super::delay::Delay;
 
-/// Attempts before a job counts as failed: some twenty minutes with the pauses below.
+/// Attempts that the server answers before a job counts as failed: some twenty minutes with the pauses below.
 const ATTEMPTS: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_mins(5);
+/// A server that comes back finds the first attempts soon.
+const MAX_PAUSE_UNREACHED: Duration = Duration::from_mins(1);
 
 /// What could not be saved because it is being changed is looked at again after this at the earliest.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -43,6 +45,8 @@ pub enum Outcome {
     Retry,
     /// It could not even begin: this process lacks something for the moment. However often, that is no failure.
     Later,
+    /// No server answered. However often, that is no failure.
+    Unreached,
     Failed,
 }
 
@@ -138,7 +142,7 @@ impl Queue {
 
 impl Inner {
     async fn run(self: Arc<Self>, id: String, job: Arc<dyn Job>) {
-        let mut attempts = 0;
+        let (mut attempts, mut answers) = (0, 0);
         let failed = loop {
             let begun = self.wait(&id).await;
             let outcome = {
@@ -150,22 +154,26 @@ impl Inner {
                 Outcome::Failed if self.leave(&id, begun) => break true,
                 // It was queued again meanwhile.
                 Outcome::Done | Outcome::Failed => {
-                    attempts = 0;
+                    (attempts, answers) = (0, 0);
                     continue;
                 }
                 Outcome::Changed => {
-                    attempts = 0;
+                    (attempts, answers) = (0, 0);
                     self.delay.now().max(LOOK_AGAIN)
                 }
                 Outcome::Later => FIRST_PAUSE,
-                Outcome::Retry => {
+                Outcome::Unreached => {
                     attempts += 1;
-                    if attempts >= ATTEMPTS && self.leave(&id, begun) {
+                    pause_after(attempts).min(MAX_PAUSE_UNREACHED)
+                }
+                // At the end of a mount, attempts follow each other too quickly to mean anything.
+                Outcome::Retry if *self.hurry.borrow() => FIRST_PAUSE,
+                Outcome::Retry => {
+                    (attempts, answers) = (attempts + 1, answers + 1);
+                    if answers >= ATTEMPTS && self.leave(&id, begun) {
                         break true;
                     }
-                    (FIRST_PAUSE * 2u32.pow(attempts.min(10)))
-                        .min(MAX_PAUSE)
-                        .mul_f64(0.5 + rand::random::<f64>() / 2.0)
+                    pause_after(attempts)
                 }
             };
             let at = Instant::now() + pause;
@@ -208,6 +216,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// With jitter, so that the files of one outage do not come back in step.
+fn pause_after(attempts: u32) -> Duration {
+    (FIRST_PAUSE * 2u32.pow(attempts.min(10))).min(MAX_PAUSE).mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 #[cfg(test)]
@@ -264,6 +277,43 @@ mod tests {
         queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!((job.0.load(Ordering::Relaxed), queue.len()), (11, 0));
+    }
+
+    /// Fails in one way so often, then succeeds.
+    struct Failing(Outcome, AtomicU32, AtomicU32);
+
+    #[async_trait]
+    impl Job for Failing {
+        async fn attempt(&self) -> Outcome {
+            if self.1.fetch_sub(1, Ordering::Relaxed) > 1 { self.0 } else { Outcome::Done }
+        }
+
+        fn ended(&self, failed: bool) {
+            self.2.fetch_add(u32::from(failed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_a_server_answers_again_and_again_is_given_up() {
+        const DONE: u32 = 1;
+        const FAILED: u32 = 2;
+        for (outcome, ended) in [(Outcome::Retry, FAILED), (Outcome::Unreached, DONE), (Outcome::Later, DONE)]
+        {
+            let queue = Queue::new(Delay::Fixed(DELAY), 4);
+            let job = Arc::new(Failing(outcome, AtomicU32::new(100), AtomicU32::new(0)));
+            queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
+            tokio::time::sleep(Duration::from_hours(2)).await;
+            assert_eq!((job.2.load(Ordering::Relaxed), queue.len()), (ended, 0), "{outcome:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_before_the_end_of_a_mount_is_left_for_the_next() {
+        let queue = Queue::new(Delay::Fixed(DELAY), 4);
+        let job = Arc::new(Failing(Outcome::Retry, AtomicU32::new(1_000_000), AtomicU32::new(0)));
+        queue.push("id", 1.0, Arc::clone(&job) as Arc<dyn Job>);
+        let left = queue.drain(Instant::now() + Duration::from_mins(5), |_| {}).await;
+        assert_eq!((left, job.2.load(Ordering::Relaxed)), (Err(1), 0));
     }
 
     #[tokio::test(start_paused = true)]

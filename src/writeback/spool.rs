@@ -144,6 +144,13 @@ impl Spool {
         self.options.capacity
     }
 
+    /// Whether a file waits for a decision.
+    #[must_use]
+    pub fn is_parked(&self, id: &str) -> bool {
+        recover::read_record(&self.dir.join(format!("{id}.json")))
+            .is_some_and(|record| record.state == RecordState::Parked)
+    }
+
     /// An empty file.
     #[must_use]
     pub fn nothing(&self) -> &Arc<File> {

@@ -255,3 +255,33 @@ fn an_unmount_while_the_server_is_away_says_so_and_how_long_it_waits() {
     }
     assert_eq!(bucket.bytes("file").as_deref(), Some(&b"late"[..]));
 }
+
+#[test]
+fn an_unmount_says_what_the_server_refused_after_it_was_closed() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.limit_size(1 << 20);
+    let place = Place::new();
+    let env = keys(&backend);
+    let mount = ["mount", "--write-back", "--write-back-delay", "2s", &bucket.name, "mnt"];
+    place.supafs(mount, &borrowed(&env)).ok();
+    let content = vec![b'x'; 2 << 20];
+    fs::write(place.mountpoint().join("large"), &content).expect("close does not wait");
+    fs::write(place.mountpoint().join("small"), "fits").expect("close does not wait");
+    let outcome = place.supafs(["unmount", "mnt"], &[]);
+    assert_eq!(outcome.status.code(), Some(75), "{outcome:?}");
+    assert!(!outcome.stderr.contains("everything is uploaded"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("not uploaded in time"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("1 refused by the server"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("supafs spool list"), "{}", outcome.stderr);
+    assert_eq!((bucket.bytes("large"), bucket.bytes("small")), (None, Some(b"fits".to_vec())));
+    let list = place.supafs(["spool", "list"], &[]).ok().stdout;
+    assert!(list.contains("/large") && list.contains("parked"), "{list}");
+
+    bucket.limit_size(4 << 20);
+    place.supafs(["spool", "retry", "--all"], &[]).ok();
+    place.supafs(mount, &borrowed(&env)).ok();
+    let outcome = place.supafs(["unmount", "mnt"], &[]).ok();
+    assert!(outcome.stderr.contains("everything is uploaded"), "{}", outcome.stderr);
+    assert_eq!(bucket.bytes("large"), Some(content));
+}
