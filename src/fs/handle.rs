@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::ErrorKind;
 use super::users::Users;
@@ -25,8 +24,6 @@ pub(super) struct FileHandle {
     pub handed_out: AtomicBool,
     /// It was read since it was opened.
     pub was_read: AtomicBool,
-    /// When a read last ended by its deadline.
-    pub timed_out: Mutex<Option<Instant>>,
     /// Why a write through it failed before there was a draft to note that in.
     pub failed: Mutex<Option<ErrorKind>>,
 }
@@ -79,7 +76,6 @@ impl Handles {
             reader,
             handed_out: AtomicBool::new(false),
             was_read: AtomicBool::new(false),
-            timed_out: Mutex::new(None),
             failed: Mutex::default(),
         })))
     }

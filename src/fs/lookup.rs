@@ -23,8 +23,11 @@ impl Fs {
             return Err(ErrorKind::NameTooLong.into());
         }
         let prefix = self.prefix(parent)?;
-        let found =
-            self.meta.lookup(&prefix, name).await.map_err(|error| self.noted(&prefix, error.into()))?;
+        let question = (parent, Box::from(name));
+        self.unanswered_lookups.ask(&question)?;
+        let found = self.meta.lookup(&prefix, name).await.map_err(|error| self.noted(&prefix, error.into()));
+        self.unanswered_lookups.ended(question, &found);
+        let found = found?;
         // Once more with the table held, under which names are changed.
         let mut inodes = self.inodes.lock();
         let Some(entry) = self.meta.changed_since(&prefix, name, found.asked, found.entry) else {

@@ -23,6 +23,7 @@ mod rename;
 mod rename_folder;
 mod rights;
 mod save;
+mod second_question;
 mod setattr;
 mod suspend;
 mod unheard;
@@ -59,6 +60,7 @@ use crate::stats::Stats;
 use crate::store::{ObjectHead, ObjectStore, StoreError};
 use crate::writeback::{Change, Spool};
 use save::Writer;
+use second_question::Unanswered;
 
 /// What one request holds beside the cache: its connection's buffer and the block it is filling.
 const BYTES_IN_FLIGHT: u64 = 512 * 1024;
@@ -111,6 +113,10 @@ pub struct Fs {
     ttl: Duration,
     started: SystemTime,
     scan: xattr::Scan,
+    /// Names, by their directory, that were looked up in vain.
+    unanswered_lookups: Unanswered<(u64, Box<[u8]>)>,
+    /// Handles that were read in vain.
+    unanswered_reads: Unanswered<u64>,
     /// The server's words for what it refused last, by key; a folder's ends in `/`.
     refusals: Mutex<LruCache<Box<str>, Arc<str>>>,
     heads: SingleFlight<String, Result<ObjectHead, StoreError>>,
@@ -169,6 +175,8 @@ impl Fs {
             ttl: tuning.metadata_ttl,
             started: SystemTime::now(),
             scan: xattr::Scan::default(),
+            unanswered_lookups: Unanswered::default(),
+            unanswered_reads: Unanswered::default(),
             refusals: Mutex::new(LruCache::new(REFUSALS)),
             heads: SingleFlight::new(),
             invalidations,

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::handle::FileHandle;
 use super::{ErrorKind, Fs, FsError, Invalidation};
@@ -16,10 +14,6 @@ use crate::store::{ObjectHead, StoreErrorKind};
 
 /// New versions that one read puts up with before it gives up on an object that never rests.
 const ADOPTIONS: u32 = 8;
-
-/// After a read that ended by its deadline, the kernel asks a second time for the page that it needs, within one call of
-/// the reader. A read of the same handle that follows within this time is that second question.
-const SECOND_QUESTION: Duration = Duration::from_millis(100);
 
 /// An opened file.
 #[derive(Debug, Clone, Copy)]
@@ -97,9 +91,13 @@ impl Fs {
         if let Some(draft) = draft {
             return self.read_draft(&file, &draft, offset, len).await;
         }
-        if file.timed_out.lock().is_some_and(|at| at.elapsed() < SECOND_QUESTION) {
-            return Err(ErrorKind::TimedOut.into());
-        }
+        self.unanswered_reads.ask(&handle)?;
+        let read = self.read_object(&file, offset, len).await;
+        self.unanswered_reads.ended(handle, &read);
+        read
+    }
+
+    async fn read_object(&self, file: &Arc<FileHandle>, offset: u64, len: u32) -> Result<Bytes, FsError> {
         if !file.was_read.swap(true, Ordering::Relaxed) {
             let reader = Arc::clone(&*file.reader.lock());
             self.look_ahead(file.ino, reader.object());
@@ -107,25 +105,20 @@ impl Fs {
         for _ in 0..ADOPTIONS {
             let reader = Arc::clone(&*file.reader.lock());
             match reader.read(offset, len).await {
-                Ok(bytes) if self.hand_out(&file, &reader) => return Ok(bytes),
+                Ok(bytes) if self.hand_out(file, &reader) => return Ok(bytes),
                 // Another read of this file adopted a newer version meanwhile.
-                Ok(_) => self.follow(&file, &reader)?,
-                Err(ReadError::Changed(head)) => self.adopt(&file, &reader, &head)?,
+                Ok(_) => self.follow(file, &reader)?,
+                Err(ReadError::Changed(head)) => self.adopt(file, &reader, &head)?,
                 Err(ReadError::Store(error)) if error.kind == StoreErrorKind::NotFound => {
-                    if self.was_moved(&file, &reader).await {
+                    if self.was_moved(file, &reader).await {
                         continue;
                     }
-                    self.went_stale(&file);
+                    self.went_stale(file);
                     let gone = file.handed_out.load(Ordering::Relaxed);
                     let kind = if gone { ErrorKind::Stale } else { ErrorKind::NotFound };
                     return Err(FsError { kind, cause: Some(error) });
                 }
-                Err(ReadError::Store(error)) => {
-                    if error.kind == StoreErrorKind::TimedOut {
-                        *file.timed_out.lock() = Some(Instant::now());
-                    }
-                    return Err(self.noted(&reader.object().key, error.into()));
-                }
+                Err(ReadError::Store(error)) => return Err(self.noted(&reader.object().key, error.into())),
             }
         }
         Err(ErrorKind::Stale.into())

@@ -208,8 +208,8 @@ impl Fs {
         }
         let generation = draft.state().generation;
         let result = self.upload_draft(ino, &draft).await;
-        if result.is_err() {
-            draft.state().upload_failed = Some((generation, Instant::now()));
+        if let Err(FsError { cause: Some(error), .. }) = &result {
+            draft.state().upload_failed = Some((generation, Instant::now(), error.clone()));
         }
         let kind = result.as_ref().err().and_then(|error| error.cause.as_ref()).map(|cause| cause.kind);
         if kind == Some(StoreErrorKind::Denied) {

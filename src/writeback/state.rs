@@ -71,8 +71,8 @@ pub struct State {
     pub stored: u64,
     /// Why the last upload failed.
     pub error: Option<StoreError>,
-    /// The generation whose upload failed while its caller waited, and when.
-    pub upload_failed: Option<(u64, Instant)>,
+    /// The generation whose upload failed while its caller waited, when, and why.
+    pub upload_failed: Option<(u64, Instant, StoreError)>,
     /// The generation that a policy forbids, as its writer was told.
     pub told: Option<u64>,
     /// The errno of a write that did not reach the file. It stays until the file is truncated to nothing: without the
@@ -115,8 +115,8 @@ impl State {
     /// Why an upload of this very content failed, if that was after `since`.
     #[must_use]
     pub fn failed_after(&self, since: Instant) -> Option<&StoreError> {
-        let (generation, at) = self.upload_failed?;
-        self.error.as_ref().filter(|_| generation == self.generation && at >= since)
+        let (generation, at, error) = self.upload_failed.as_ref()?;
+        (*generation == self.generation && *at >= since).then_some(error)
     }
 
     /// Whether an object is what an upload of this state makes: by its size, and by a time in nanoseconds that nobody

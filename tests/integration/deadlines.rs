@@ -129,7 +129,7 @@ fn truncate(dir: PathBuf) -> Call {
     Box::new(move || nix::unistd::truncate(&dir.join("object"), 0).map_err(io::Error::from))
 }
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 28] = [
     row("close-put", "PutObject", close_small),
     row("fsync-put", "PutObject", fsync_small),
     row("mkdir-put", "PutObject", mkdir),
@@ -151,6 +151,7 @@ const ROWS: [Row; 27] = [
     row("fsync", "", fsync_small),
     row("close-large", "", close_large),
     row("write-large", "", write_and_close_large),
+    row("append", "", append_and_fsync),
     row("rename", "", rename),
     row("replace", "", replace),
     row("folder", "", rename_folder),
@@ -158,6 +159,18 @@ const ROWS: [Row; 27] = [
     row("rmdir", "", rmdir),
     row("mkdir", "", mkdir),
 ];
+
+fn append_and_fsync(dir: PathBuf) -> Call {
+    let mut file = File::options().append(true).open(dir.join("object")).expect("opened");
+    file.write_all(b"more").expect("written");
+    Box::new(move || {
+        let result = file.sync_all();
+        let begun = Instant::now();
+        assert_eq!(errno(close(file)), Errno::ETIMEDOUT);
+        assert!(begun.elapsed() < TIMEOUT / 2, "close waited again: {:?}", begun.elapsed());
+        result
+    })
+}
 
 /// Makes all calls at the same time.
 fn every_call_ends(mount: &Mount, backend: &Backend, folder: &str, rows: &[Row]) {
@@ -236,6 +249,26 @@ fn every_call_of_a_user_ends_by_its_deadline() {
         assert!(bucket.bytes(&format!("{folder}{row}/object")).is_some(), "the source stays");
         assert_eq!(bucket.bytes(&format!("{folder}{row}/other")).expect("it stays"), b"other");
     }
+}
+
+#[test]
+fn a_name_that_the_kernel_knew_is_not_waited_for_twice() {
+    let backend = standin_only!("a server that hangs");
+    let bucket = backend.bucket();
+    let rows = [
+        row("stat", "", stat),
+        row("read", "", |dir| Box::new(move || fs::read(dir.join("object")).map(drop))),
+        row("rename", "", |dir| Box::new(move || fs::rename(dir.join("object"), dir.join("y")))),
+        row("unlink", "", |dir| Box::new(move || fs::remove_file(dir.join("object")))),
+        row("truncate", "", truncate),
+    ];
+    seed(&bucket, "", &rows);
+    let mount = Mount::with(&backend, &bucket, "--op-timeout 4s --metadata-ttl 1s --negative-ttl 1s");
+    for row in &rows {
+        mount.names(row.name);
+    }
+    thread::sleep(Duration::from_millis(1100));
+    every_call_ends(&mount, &backend, "", &rows);
 }
 
 #[test]
