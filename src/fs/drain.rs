@@ -23,6 +23,7 @@ impl Fs {
     pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Left {
         let Ok(writer) = self.writer() else { return Left { late: 0, refused: 0 } };
         self.ends.store(true, Ordering::Relaxed);
+        self.end_what_was_told();
         let uploads = writer.queue.drain(until, progress).await;
         let removals = writer.removals.drain(until).await;
         let unsaved = self.unsaved(writer);
@@ -56,14 +57,30 @@ impl Fs {
         kept.iter().filter(|id| writer.spool.is_parked(id)).count()
     }
 
+    /// The mount is gone, and the end of a file that a policy forbids may not have been heard yet: nothing of it is kept.
+    fn end_what_was_told(&self) {
+        for (ino, draft) in self.drafts() {
+            let is_told = {
+                let state = draft.state();
+                state.told == Some(state.generation) && !state.is_clean()
+            };
+            if is_told && draft.is_unacknowledged() {
+                self.give_up(ino, &draft);
+            }
+        }
+    }
+
     /// Files that are open with changes that nobody saved: the next mount finds them in the spool.
     fn unsaved(&self, writer: &Writer) -> usize {
-        let inodes = self.inodes.lock();
-        let drafts = inodes.iter().filter_map(|(_, inode)| inode.draft());
-        let is_unsaved = |draft: &&Arc<Draft>| {
+        let is_unsaved = |draft: &Draft| {
             let state = draft.state();
             !state.is_clean() && state.key.is_some() && !writer.queue.holds(draft.id())
         };
-        drafts.filter(is_unsaved).count()
+        self.drafts().iter().filter(|(_, draft)| is_unsaved(draft)).count()
+    }
+
+    fn drafts(&self) -> Vec<(u64, Arc<Draft>)> {
+        let inodes = self.inodes.lock();
+        inodes.iter().filter_map(|(ino, inode)| Some((ino, Arc::clone(inode.draft()?)))).collect()
     }
 }

@@ -464,7 +464,7 @@ impl Fs {
     }
 
     /// Nothing remains of what a policy forbids, where its writer was told and nothing had been said to be safe.
-    fn give_up(&self, ino: u64, draft: &Arc<Draft>) {
+    pub(super) fn give_up(&self, ino: u64, draft: &Arc<Draft>) {
         let key = draft.state().key.clone().unwrap_or_default();
         tracing::warn!(%key, "a policy forbids what was written, and its writer was told: nothing of it is kept");
         self.lost_name(ino);

@@ -196,6 +196,23 @@ fn a_question_without_an_answer_forbids_nothing() {
 }
 
 #[test]
+fn a_mount_that_ends_before_a_refused_file_is_let_go_keeps_nothing_of_it() {
+    let backend = standin_only!("the question fails");
+    let (bucket, users) = backend.users();
+    bucket.put(&format!("{}/old", users.shared), "old");
+    let mount = mount_user(&backend, &bucket, &users.alice, "");
+    let armed = backend.fault(Fault::status(500, "InternalError").on("SignUploadUrl"));
+    let mut file = File::create(mount.at(&format!("{}/new", users.shared))).expect("fsync tells");
+    file.write_all(b"secret").expect("into the spool");
+    assert_denied(file.sync_all());
+    assert_eq!(backend.standin().fault_hits(armed), 1);
+    let (place, code) = mount.leave();
+    assert_eq!(code, Some(0), "nothing is left to upload");
+    assert_eq!(place.supafs(["spool", "list"], &[]).ok().stdout, "nothing waits\n");
+    drop(file);
+}
+
+#[test]
 fn where_the_api_does_not_know_the_question_an_upload_is_begun_and_aborted() {
     let backend = standin_only!("the API does not answer as it should");
     let (bucket, users) = backend.users();
