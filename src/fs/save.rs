@@ -486,13 +486,11 @@ impl Fs {
         let torn = draft.torn();
         let closed = match draft.park() {
             Ok(closed) => {
-                match torn {
-                    Some(error) => {
-                        tracing::error!(%key, id = draft.id(), %error, "a write failed, so the file is not uploaded and the bucket keeps its version; what was written takes up room in the spool until `supafs spool discard`");
-                    }
-                    None => {
-                        tracing::error!(%key, id = draft.id(), "not uploaded; what was written is kept: see `supafs spool list`");
-                    }
+                if let Some(error) = torn {
+                    tracing::error!(%key, id = draft.id(), %error, "a write failed, so the file is not uploaded and the bucket keeps its version; what was written takes up room in the spool until `supafs spool discard`");
+                } else {
+                    let why = draft.why_not_uploaded().unwrap_or_default();
+                    tracing::error!(%key, id = draft.id(), why, "not uploaded; what was written is kept: see `supafs spool list`");
                 }
                 closed
             }

@@ -480,6 +480,12 @@ impl Draft {
         Ok(closed.record().map(|record| Self::recovered(closed, &record)))
     }
 
+    /// Why it is not in the bucket, as its record says.
+    #[must_use]
+    pub fn why_not_uploaded(&self) -> Option<String> {
+        self.file.record()?.error
+    }
+
     /// Whether an upload of it is under way, or about to be.
     #[must_use]
     pub fn is_being_uploaded(&self) -> bool {

@@ -168,7 +168,10 @@ fn kill_under_load(options: &str, seed: u64) {
         let code;
         (place, code) = mount.leave();
         let log = || fs::read_to_string(place.path().join("log")).unwrap_or_default();
-        assert_eq!(code, Some(0), "round {round}: {}", log());
+        // A request that was under way at the kill may be carried out between the look of the next mount at the object and
+        // its upload: what was being written is kept then, as if another client had come between.
+        let is_kept = backend.is_real() && code == Some(75) && log().contains("kept in the spool");
+        assert!(code == Some(0) || is_kept, "round {round}: {code:?} {}", log());
         if backend.is_real() {
             // A request that was under way at the kill may be carried out a moment later, as by any server.
             std::thread::sleep(Duration::from_secs(1));
