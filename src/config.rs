@@ -90,6 +90,8 @@ pub struct Writing {
     pub cache_control: Option<String>,
     /// Bytes in a part of a multipart upload.
     pub part_size: u64,
+    /// Bytes of holes that one file may have: they are uploaded as zeros.
+    pub max_holes: u64,
 }
 
 /// Everything the daemon needs besides the credential.

@@ -55,6 +55,7 @@ pub mod proxy;
 pub mod secret;
 pub mod similar;
 pub mod single_flight;
+pub mod size;
 pub mod state_dir;
 pub mod stats;
 pub mod store;

@@ -190,6 +190,9 @@ pub struct WritingArgs {
     /// Size of the parts of large uploads, at least 5MiB [default: 8MiB]
     #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub part_size: Option<String>,
+    /// Most bytes of holes in one file, which are uploaded as zeros [default: 64GiB]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    pub max_holes: Option<String>,
 }
 
 #[derive(Debug, Args, Default)]
@@ -244,6 +247,7 @@ impl MountArgs {
         layer.set(Setting::StrictNames, self.writing.strict_names.then_some("true"));
         layer.set(Setting::CacheControl, self.writing.cache_control.clone());
         layer.set(Setting::PartSize, self.writing.part_size.clone());
+        layer.set(Setting::MaxHoles, self.writing.max_holes.clone());
         layer.set(Setting::MetadataTtl, self.tuning.metadata_ttl.clone());
         layer.set(Setting::NegativeTtl, self.tuning.negative_ttl.clone());
         layer.set(Setting::MetadataEntries, self.tuning.metadata_entries.clone());

@@ -216,6 +216,7 @@ fn writing(settings: &Settings) -> Result<Writing, CliError> {
         strict_names: settings.parsed(Setting::StrictNames, false, units::boolean)?,
         cache_control: settings.parsed(Setting::CacheControl, None, |text| header_value(text).map(Some))?,
         part_size: settings.parsed(Setting::PartSize, 8 << 20, part_size)?,
+        max_holes: settings.parsed(Setting::MaxHoles, 64 << 30, units::size)?,
     })
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nix::unistd::{Group, User};
 
+pub use crate::size::shown;
+
 /// `256MiB`, `1G`, `16777216`. `K`, `M`, `G` mean powers of 1024, `KB`, `MB`, `GB` powers of 1000.
 ///
 /// # Errors
@@ -26,27 +28,6 @@ pub fn size(text: &str) -> Result<u64, String> {
         .and_then(|number| number.checked_mul(unit))
         .filter(|_| unit != 0)
         .ok_or_else(|| "is no size; write e.g. 256MiB".to_owned())
-}
-
-/// Bytes for people: `17 B`, `1.5 MiB`.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub fn shown(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut size = bytes as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
-    // What would be shown as 1024.0 is one of the next unit.
-    while size >= 1023.95
-        && let Some(next) = units.next()
-    {
-        size /= 1024.0;
-        unit = Some(next);
-    }
-    format!("{size:.1} {}", unit.unwrap_or(&"KiB"))
 }
 
 /// `5s`, `500ms`, `2m`; a bare number counts seconds.

@@ -200,6 +200,8 @@ struct Signals {
     dump: Signal,
     /// `supafs spool` has changed something.
     spool: Signal,
+    /// A file of the spool would grow beyond the limit of this process: whoever writes gets `EFBIG`, nobody dies.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -209,6 +211,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             dump: signal(SignalKind::user_defined1())?,
             spool: signal(SignalKind::user_defined2())?,
+            _too_large: signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?,
         })
     }
 }

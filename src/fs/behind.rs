@@ -170,7 +170,7 @@ impl Fs {
         headers: &ObjectHeaders,
     ) -> Result<(), FsError> {
         let writer = self.writer()?;
-        let section = Section { file: Arc::clone(writer.spool.nothing()), range: 0..0 };
+        let section = Section::new(Arc::clone(writer.spool.nothing()), 0..0);
         self.store.put(&format!("{prefix}{}", name::PLACEHOLDER), headers, &section).await?;
         self.placeholders.set(prefix, headers);
         Ok(())

@@ -76,7 +76,7 @@ impl From<io::Error> for FsError {
                 tracing::error!(%error, "the quota on the spool's disk is used up; see --spool-dir");
             }
             ErrorKind::TooLarge => {
-                tracing::error!(%error, "the spool's disk takes no file of this size; see --spool-dir");
+                tracing::error!(%error, "the file system of the spool, or the daemon's own limit (`ulimit -f`), takes no file of this size; see --spool-dir");
             }
             ErrorKind::NoDescriptor => {
                 tracing::error!(%error, "no file descriptor is free; raise the hard limit (`ulimit -Hn`) before mounting");
@@ -134,6 +134,11 @@ impl FsError {
             Some(StoreErrorKind::Denied) => "a policy on storage.objects forbids it",
             Some(StoreErrorKind::PolicyError) => {
                 "a policy on storage.objects, or a trigger, raises an SQL error; correct it in the database"
+            }
+            Some(StoreErrorKind::TooLarge)
+                if self.cause.as_ref().is_some_and(StoreError::is_refused_here) =>
+            {
+                "raise --max-holes, or write a smaller file"
             }
             Some(StoreErrorKind::TooLarge) => {
                 "the project or the bucket limits the size of a file; the limit is set in the dashboard"

@@ -22,8 +22,8 @@ use crate::data::Fetcher;
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::store::{ObjectHead, ObjectHeaders, ObjectStore, StoreError, StoreErrorKind, timed};
 use crate::writeback::{
-    Delay, Draft, Ends, Job, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader, is_final,
-    nanos_now,
+    Delay, Draft, Ends, Job, Limits, Outcome, Queue, Removals, Spool, UploadError, Uploaded, Uploader,
+    is_final, nanos_now,
 };
 
 /// What a mount that may write has.
@@ -65,7 +65,7 @@ impl Writer {
         Self {
             uploader: Uploader::new(
                 ends,
-                options.part_size,
+                Limits { part_size: options.part_size, holes: options.max_holes },
                 overwrites,
                 Arc::new(defaults),
                 removals.clone(),
@@ -173,9 +173,16 @@ impl Fs {
             return self.upload(ino, TOLD).await;
         }
         let Some(draft) = self.dirty_draft(ino) else { return Ok(()) };
-        {
+        let permitted = {
             let _changing = draft.changing().await;
-            draft.commit()?;
+            let permitted = self.writer()?.uploader.permit(&draft);
+            if permitted.is_ok() {
+                draft.commit()?;
+            }
+            permitted
+        };
+        if let Err(error) = permitted {
+            return Err(self.has_failed(ino, &draft, error.into()).await);
         }
         self.enqueue(ino, &draft);
         Ok(())
@@ -238,13 +245,18 @@ impl Fs {
             // Nothing was tried.
             return Err(error);
         }
+        Err(self.has_failed(ino, draft, error).await)
+    }
+
+    /// Notes why a file did not get into the bucket.
+    async fn has_failed(&self, ino: u64, draft: &Draft, error: FsError) -> FsError {
         self.refused(ino, draft, &error);
         if error.cause.as_ref().is_some_and(|cause| is_final(cause.kind)) {
             // The listing tells the truth when the writer hears of it.
             self.lost_name(ino);
             self.forgotten().await;
         }
-        Err(error)
+        error
     }
 
     /// The bucket holds what the draft holds. Comes before the draft is clean, and so before it may be dropped.
@@ -417,7 +429,8 @@ impl Fs {
         let is_told = !draft.is_being_uploaded();
         match error {
             Some(error) if is_told && (is_final(error.kind) || !writer.options.write_back) => {
-                if writer.options.write_back {
+                // Close says at once what is refused here.
+                if writer.options.write_back && !error.is_refused_here() {
                     self.keeps(&draft);
                 }
                 self.park(ino, &draft);

@@ -16,6 +16,7 @@ use crate::attrs::{Attrs, Modified};
 use crate::data::{ObjectId, ReadError, Reader};
 use crate::meta::{Entry, FileVersion, Kind};
 use crate::name;
+use crate::store::MAX_OBJECT;
 use crate::writeback::{Base, Draft, Piece, State, nanos_now};
 
 /// Who creates something, and how.
@@ -209,7 +210,7 @@ impl Fs {
             let mut attrs = extra.map(|extra| extra.attrs).unwrap_or_default();
             // A new version of the object gets a new time from the server; the file keeps its own.
             attrs.mtime = attrs.mtime.or(Some(file.version.modified.nanos()));
-            let mut state = State::on(&key, Some(base), attrs);
+            let mut state = writer.uploader.state_on(&key, base, attrs);
             if let Some((headers, at)) = extra.and_then(|extra| extra.headers.as_ref()) {
                 state.stored_headers = Some((**headers).clone());
                 state.uploaded = Some(*at);
@@ -265,7 +266,6 @@ impl Fs {
         data: &[u8],
         appends: bool,
     ) -> Result<u32, FsError> {
-        const LARGEST: u64 = 5 << 40;
         self.admit()?;
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         if !file.is_writable {
@@ -279,7 +279,7 @@ impl Fs {
         })?;
         let _changing = self.change(file.ino, &draft).await;
         let offset = if appends { draft.state().size } else { offset };
-        if offset.saturating_add(data.len() as u64) > LARGEST {
+        if offset.saturating_add(data.len() as u64) > MAX_OBJECT {
             draft.write_failed(&io::ErrorKind::FileTooLarge.into());
             return Err(ErrorKind::TooLarge.into());
         }
@@ -290,6 +290,9 @@ impl Fs {
 
     /// Cuts a file off or extends it. Without a writer that has it open, the change is saved at once.
     pub(super) async fn truncate(&self, ino: u64, size: u64) -> Result<(), FsError> {
+        if size > MAX_OBJECT {
+            return Err(ErrorKind::TooLarge.into());
+        }
         let _held = self.hold(ino);
         let draft = self.draft_of(ino)?;
         {
@@ -312,19 +315,22 @@ impl Fs {
     /// Reserves room: the file grows, or stays as it is with `keep_size`.
     ///
     /// # Errors
-    /// `NotSupported` for holes.
+    /// `NotSupported` for holes, `TooLarge` behind what an object can hold.
     pub async fn allocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<(), FsError> {
         let file = self.handles.file(handle).ok_or(ErrorKind::BadHandle)?;
         let keeps_size = mode == libc::FALLOC_FL_KEEP_SIZE;
         if mode != 0 && !keeps_size {
             return Err(ErrorKind::NotSupported.into());
         }
+        let end = offset.saturating_add(len);
+        if end > MAX_OBJECT {
+            return Err(ErrorKind::TooLarge.into());
+        }
         if keeps_size {
             return Ok(());
         }
         let draft = self.draft_of(file.ino)?;
         let _changing = self.change(file.ino, &draft).await;
-        let end = offset.saturating_add(len);
         if draft.state().size < end {
             draft.truncate(end)?;
         }

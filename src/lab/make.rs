@@ -85,7 +85,7 @@ impl Lab {
             code: String::new(),
             message: format!("no temporary file: {error}"),
         })?;
-        let empty = Section { file: Arc::new(file), range: 0..0 };
+        let empty = Section::new(Arc::new(file), 0..0);
         let made = store.put(key, &headers(key), &empty).await;
         if made.as_ref().is_err_and(may_have_arrived) {
             self.clear(bucket, key).await;

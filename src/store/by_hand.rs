@@ -64,7 +64,7 @@ async fn kept(
         File::write_all_at(&file, &bytes, at).map_err(unkept)?;
         at += bytes.len() as u64;
     }
-    Ok((got.head, Section { file: Arc::new(file), range: 0..at }))
+    Ok((got.head, Section::new(Arc::new(file), 0..at)))
 }
 
 fn failed(key: &str, operation: Operation, kind: StoreErrorKind, message: String) -> StoreError {

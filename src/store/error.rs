@@ -66,6 +66,12 @@ impl StoreError {
         self.status == 0 && matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::TimedOut)
     }
 
+    /// Whether a file was refused here, for its holes: the server was not asked.
+    #[must_use]
+    pub fn is_refused_here(&self) -> bool {
+        self.status == 0 && self.kind == StoreErrorKind::TooLarge
+    }
+
     /// Where no server answered at all: why, in one sentence.
     #[must_use]
     pub fn unreached(&self) -> Option<String> {

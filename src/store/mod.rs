@@ -15,15 +15,14 @@ mod policies;
 pub mod reach;
 mod retry;
 pub mod s3;
+mod section;
 mod uploads;
 mod verbatim;
 mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -31,12 +30,16 @@ use bytes::Bytes;
 
 pub use clock::{timed, undo, waits};
 pub use error::{StoreError, StoreErrorKind};
+pub use section::Section;
 pub use verbatim::{is_header_value, is_media_type, is_token};
 
 use crate::etag::ETag;
 
 /// The most that one copy on the server may move.
 pub const MAX_COPY: u64 = 5 << 30;
+
+/// The most bytes that an object may have: the limit of S3.
+pub const MAX_OBJECT: u64 = 5 << 40;
 
 /// One object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,25 +135,6 @@ pub struct ObjectHeaders {
 impl From<ObjectHead> for ObjectHeaders {
     fn from(head: ObjectHead) -> Self {
         Self { content_type: head.content_type, cache_control: head.cache_control, metadata: head.metadata }
-    }
-}
-
-/// A section of an open file: what an upload sends. It must not change while it is sent.
-#[derive(Debug, Clone)]
-pub struct Section {
-    pub file: Arc<File>,
-    pub range: Range<u64>,
-}
-
-impl Section {
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
     }
 }
 

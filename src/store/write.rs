@@ -1,38 +1,27 @@
 //! The requests that change a bucket: PUT, copy, delete, multipart.
 //!
-//! Bodies are sections of files, read as the transport takes them: a retry reads again, and memory holds one piece.
-//! They go out plain, with their length and unsigned: the server verifies no checksum, and TLS guards the way.
+//! Bodies are sections of files (`section.rs`). They go out plain, with their length and unsigned: the server verifies no checksum, and TLS guards the way.
 
-use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, Delete, MetadataDirective, ObjectIdentifier,
 };
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::clock::Clock;
 use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
+use super::section::SectionBody;
 use super::verbatim::spelled;
 use super::{ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
 use crate::content_type::UNTYPED;
 use crate::etag::ETag;
-use crate::stats::{Operation, Stats};
-
-/// What is read from the file at a time.
-const PIECE: u64 = 256 * 1024;
+use crate::stats::Operation;
 
 /// Keys that one `DeleteObjects` names.
 const DELETES: usize = 1000;
@@ -71,14 +60,14 @@ impl Progress {
     }
 
     /// Bytes moved. Those that are sent again keep their attempt alive and bring the operation no further.
-    fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.note();
         if self.attempts.load(Ordering::Relaxed) <= 1 {
             self.clock.progress();
         }
     }
 
-    fn note(&self) {
+    pub(super) fn note(&self) {
         let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(since, Ordering::Relaxed);
     }
@@ -102,62 +91,6 @@ impl Progress {
     }
 }
 
-/// A section of a file on its way.
-struct SectionBody {
-    section: Section,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
-    progress: Arc<Progress>,
-    stats: Arc<Stats>,
-    /// No byte goes out before its end.
-    hold: Option<Pin<Box<Sleep>>>,
-}
-
-impl Body for SectionBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.section.is_empty() {
-            return Poll::Ready(None);
-        }
-        let this = &mut *self;
-        if let Some(hold) = &mut this.hold {
-            ready!(hold.as_mut().poll(context));
-            this.hold = None;
-            this.progress.note();
-        }
-        let reading = this.reading.get_or_insert_with(|| {
-            let Section { file, range } = this.section.clone();
-            tokio::task::spawn_blocking(move || read_piece(&file, range))
-        });
-        let read = ready!(Pin::new(reading).poll(context));
-        this.reading = None;
-        let bytes = read.map_err(io::Error::other).flatten()?;
-        this.section.range.start += bytes.len() as u64;
-        this.progress.moved();
-        this.stats.bytes_sent.add(bytes.len() as u64);
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.section.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.section.len())
-    }
-}
-
-fn read_piece(file: &File, range: Range<u64>) -> io::Result<Bytes> {
-    let len = (range.end - range.start).min(PIECE);
-    let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
-    file.read_exact_at(&mut piece, range.start)?;
-    Ok(piece.into())
-}
-
 /// How much longer a request may take for each object that it deletes.
 const DELETING: Duration = Duration::from_millis(30);
 
@@ -176,13 +109,9 @@ impl Connection {
         if section.is_empty() {
             return ByteStream::from_static(b"");
         }
-        ByteStream::new(SdkBody::from_body_1_x(SectionBody {
-            section: section.clone(),
-            reading: None,
-            progress: Arc::clone(progress),
-            stats: Arc::clone(&self.stats),
-            hold: progress.hold(self.op_timeout).map(Box::pin),
-        }))
+        let hold = progress.hold(self.op_timeout);
+        let body = SectionBody::new(section.clone(), Arc::clone(progress), Arc::clone(&self.stats), hold);
+        ByteStream::new(SdkBody::from_body_1_x(body))
     }
 
     pub(super) async fn put(

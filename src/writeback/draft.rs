@@ -22,6 +22,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
+use super::holes;
+use super::ranges::Ranges;
 use super::record::{Record, RecordState};
 use super::spool::{Spool, SpoolFile};
 use super::state::{Expected, HeaderChanges, State, nanos_now};
@@ -106,6 +108,7 @@ impl Draft {
             key: Some(record.key.clone()),
             size: record.size,
             local: record.local.iter().map(|&(start, end)| start..end).collect(),
+            holes: Ranges::new(),
             dirty: record.local.iter().map(|&(start, end)| start..end).collect(),
             base: record.base.clone(),
             base_limit: record.base_limit,
@@ -259,13 +262,15 @@ impl Draft {
         let mut seal = self.seal.lock();
         self.before_change(&mut seal)?;
         let mut state = self.state.lock();
-        let missing = state.local.missing(range.clone());
+        let hole: u64 = state.holes.overlapping(range.clone()).iter().map(|hole| hole.end - hole.start).sum();
+        let missing = state.local.missing(range.clone()) + hole;
         self.file.reserve(missing)?;
         if let Err(error) = file.write_all_at(data, offset) {
             self.file.release(missing);
             return Err(error);
         }
         state.local.insert(range.clone());
+        state.holes.remove(range.clone());
         state.dirty.insert(range.clone());
         state.size = state.size.max(range.end);
         state.touch();
@@ -326,7 +331,7 @@ impl Draft {
         }
         drop(stream);
         self.file.set_len(size)?;
-        let cut = state.local.truncate(size);
+        let cut = state.local.truncate(size) - state.holes.truncate(size);
         self.file.release(cut);
         state.dirty.truncate(size);
         if size < state.base_limit {
@@ -376,9 +381,16 @@ impl Draft {
         let range = offset..(offset + data.len() as u64).min(state.base_limit);
         for gap in state.local.gaps(range) {
             let len = gap.end - gap.start;
-            self.file.reserve(len)?;
             let at = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
-            if let Err(error) = file.write_all_at(&data[at(gap.start)..at(gap.end)], gap.start) {
+            let bytes = &data[at(gap.start)..at(gap.end)];
+            if holes::are_zero(bytes) {
+                // As it is in the spool's file, without a block of the disk.
+                state.local.insert(gap.clone());
+                state.holes.insert(gap);
+                continue;
+            }
+            self.file.reserve(len)?;
+            if let Err(error) = file.write_all_at(bytes, gap.start) {
                 self.file.release(len);
                 return Err(error);
             }
@@ -546,7 +558,10 @@ fn fill_names(record: &mut Record, state: &State) {
 
 fn fill_content(record: &mut Record, state: &State) {
     record.size = state.size;
-    record.local = state.local.iter().map(|range| (range.start, range.end)).collect();
+    // A hole is what stands in its place in the base, or nothing.
+    let mut local = state.local.clone();
+    state.holes.iter().for_each(|hole| local.remove(hole));
+    record.local = local.iter().map(|range| (range.start, range.end)).collect();
     record.base.clone_from(&state.base);
     record.base_limit = state.base_limit;
     // Of other bytes; who promises these adds theirs.

@@ -22,7 +22,8 @@ pub(super) fn layouts(size: u64, part_size: u64) -> Vec<Vec<Range<u64>>> {
     };
     let mut whole = Ranges::new();
     whole.insert(0..size);
-    let shape = Shape { size, local: &whole, dirty: &whole, base_limit: 0, base_size: 0 };
+    let holes = Ranges::new();
+    let shape = Shape { size, local: &whole, holes: &holes, dirty: &whole, base_limit: 0, base_size: 0 };
     let planned = match plan(shape, part_size) {
         Plan::Parts(parts) => parts.iter().map(|part| part.range().clone()).collect(),
         _ => vec![],

@@ -23,6 +23,8 @@ pub struct Shape<'a> {
     pub size: u64,
     /// Bytes that are here.
     pub local: &'a Ranges,
+    /// Those of them that are known to be zeros, in the base as well.
+    pub holes: &'a Ranges,
     /// Bytes below `base_limit` that differ from the base.
     pub dirty: &'a Ranges,
     /// Bytes below this that are not dirty are those of the base object.
@@ -38,13 +40,25 @@ pub enum PartSource {
     Here(Range<u64>),
     /// From the base object, on the server.
     Base(Range<u64>),
+    /// A hole: from zeros that the base object has at another place, on the server.
+    Zeros { range: Range<u64>, from: u64 },
 }
 
 impl PartSource {
     #[must_use]
     pub fn range(&self) -> &Range<u64> {
         match self {
-            Self::Here(range) | Self::Base(range) => range,
+            Self::Here(range) | Self::Base(range) | Self::Zeros { range, .. } => range,
+        }
+    }
+
+    /// What of the base object the server copies.
+    #[must_use]
+    pub fn copied(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Here(_) => None,
+            Self::Base(range) => Some(range.clone()),
+            Self::Zeros { range, from } => Some(*from..from + (range.end - range.start)),
         }
     }
 }
@@ -82,7 +96,8 @@ pub fn plan(shape: Shape<'_>, part_size: u64) -> Plan {
     if base_limit <= MIN_PART && size <= 2 * part_size {
         return whole;
     }
-    let mixed = mixed(&changed, size, part_size);
+    let mut mixed = mixed(&changed, size, part_size);
+    copy_zeros(shape, &mut mixed);
     let to_fetch =
         |range: Range<u64>| shape.local.missing(range.start..range.end.min(base_limit).max(range.start));
     let cost_whole = size + to_fetch(0..size);
@@ -90,10 +105,10 @@ pub fn plan(shape: Shape<'_>, part_size: u64) -> Plan {
         .iter()
         .map(|part| match part {
             PartSource::Here(range) => range.end - range.start + to_fetch(range.clone()),
-            PartSource::Base(_) => 0,
+            PartSource::Base(_) | PartSource::Zeros { .. } => 0,
         })
         .sum();
-    let copies = mixed.iter().any(|part| matches!(part, PartSource::Base(_)));
+    let copies = mixed.iter().any(|part| part.copied().is_some());
     if copies && cost_mixed + WORTHWHILE < cost_whole { Plan::Parts(mixed) } else { whole }
 }
 
@@ -125,6 +140,23 @@ fn mixed(changed: &Ranges, size: u64, part_size: u64) -> Vec<PartSource> {
     }
     copied(at..size, &mut parts);
     parts
+}
+
+/// Parts that lie in a hole are copied from zeros of the base object, if it is known to have as many in a row.
+fn copy_zeros(shape: Shape<'_>, parts: &mut [PartSource]) {
+    let clean = shape.holes.overlapping(0..shape.base_limit).into_iter();
+    let clean = clean.filter(|hole| shape.dirty.overlapping(hole.clone()).is_empty());
+    let Some(zeros) = clean.max_by_key(|hole| hole.end - hole.start) else { return };
+    let most = (zeros.end - zeros.start).min(MAX_COPY);
+    for part in parts {
+        if let PartSource::Here(range) = part
+            && range.start >= shape.base_limit
+            && range.end - range.start <= most
+            && shape.local.overlapping(range.clone()).is_empty()
+        {
+            *part = PartSource::Zeros { range: range.clone(), from: zeros.start };
+        }
+    }
 }
 
 /// Parts of a range from here, of about equal size.

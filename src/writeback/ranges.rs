@@ -52,6 +52,19 @@ impl Ranges {
         cut
     }
 
+    /// Takes a range out.
+    pub fn remove(&mut self, range: Range<u64>) {
+        for part in self.overlapping(range) {
+            let Some((&start, &end)) = self.0.range(..=part.start).next_back() else { continue };
+            self.0.remove(&start);
+            for rest in [start..part.start, part.end..end] {
+                if !rest.is_empty() {
+                    self.0.insert(rest.start, rest.end);
+                }
+            }
+        }
+    }
+
     /// The parts of `range` that are not in the set, in order.
     #[must_use]
     pub fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
@@ -130,18 +143,21 @@ mod tests {
     proptest! {
         #[test]
         fn a_set_of_ranges_is_a_set_of_bytes(
-            steps in prop::collection::vec((0u64..64, 0u64..24, prop::bool::weighted(0.2)), 1..40),
+            steps in prop::collection::vec((0u64..64, 0u64..24, 0u8..10), 1..40),
             asked in (0u64..64, 0u64..64),
         ) {
             let mut ranges = Ranges::new();
             let mut model = [false; 128];
-            for (at, len, cuts) in steps {
-                if cuts {
+            for (at, len, step) in steps {
+                let span = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
+                if step < 2 {
                     let cut = model[usize::try_from(at).unwrap()..].iter().filter(|&&on| on).count();
                     prop_assert_eq!(ranges.truncate(at), cut as u64);
                     model[usize::try_from(at).unwrap()..].fill(false);
+                } else if step < 4 {
+                    ranges.remove(at..at + len);
+                    model[span].fill(false);
                 } else {
-                    let span = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
                     let new = model[span.clone()].iter().filter(|&&on| !on).count();
                     prop_assert_eq!(ranges.insert(at..at + len), new as u64);
                     model[span].fill(true);

@@ -473,9 +473,11 @@ impl SpoolFile {
         let copy = self.spool.create(Record { state: RecordState::Clean, ..promised.clone() })?;
         let copied = (|| {
             copy.reserve(promised.local_bytes())?;
-            let (from, to) = (self.data()?, copy.data()?);
+            // Opened anew: whoever uploads the file moves its position.
+            let from = File::open(self.spool.dir.join(format!("{}.data", self.id)))?;
+            let to = copy.data()?;
             to.set_len(promised.size)?;
-            let (mut from, mut to) = (&*from, &*to);
+            let (mut from, mut to) = (&from, &*to);
             for &(start, end) in &promised.local {
                 from.seek(SeekFrom::Start(start))?;
                 to.seek(SeekFrom::Start(start))?;

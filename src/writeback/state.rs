@@ -44,6 +44,8 @@ pub struct State {
     pub size: u64,
     /// What was written here, or fetched.
     pub local: Ranges,
+    /// What of `local` is known to be zeros, in the base as well as here, and takes up no room in the spool.
+    pub holes: Ranges,
     /// What differs from the base, below `base_limit`.
     pub dirty: Ranges,
     pub base: Option<Base>,
@@ -90,6 +92,7 @@ impl State {
             key: Some(key.to_owned()),
             size,
             local: Ranges::new(),
+            holes: Ranges::new(),
             dirty: Ranges::new(),
             base,
             base_limit: size,
@@ -159,6 +162,11 @@ impl State {
         self.uploaded = Some(Instant::now());
         self.stored_headers = Some(headers.clone());
         self.base = Some(Base { key: key.to_owned(), etag: etag.to_string(), size, modified_ms: 0 });
+        // What was never written is zeros in the object, too: nobody has to ask for it.
+        for hole in self.local.gaps(self.base_limit.min(size)..size) {
+            self.local.insert(hole.clone());
+            self.holes.insert(hole);
+        }
         self.base_limit = size;
         self.dirty.clear();
     }
@@ -175,6 +183,18 @@ impl State {
         self.base_limit = before.base_limit.min(self.size);
         self.dirty = before.dirty.iter().chain(self.dirty.iter()).collect();
         self.generation += 1;
+    }
+
+    /// Whether all bytes of the file are here.
+    #[must_use]
+    pub fn is_all_here(&self) -> bool {
+        self.local.contains(0..self.base_limit.min(self.size))
+    }
+
+    /// Bytes of holes that the bucket does not hold yet.
+    #[must_use]
+    pub fn holes_to_send(&self) -> u64 {
+        self.local.missing(self.base_limit.min(self.size)..self.size)
     }
 
     #[must_use]
@@ -202,6 +222,7 @@ impl State {
         Shape {
             size: self.size,
             local: &self.local,
+            holes: &self.holes,
             dirty: &self.dirty,
             base_limit: self.base_limit,
             base_size: self.base.as_ref().map_or(0, |base| base.size),

@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 
 use super::begun::{abort_behind, begin};
 use super::draft::Draft;
+use super::meter::Meter;
 use super::plan::stream_part;
 use super::spool::{Note, Spool};
-use crate::store::{ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind, waits};
+use crate::store::{ObjectHeaders, ObjectStore, Part, StoreError, StoreErrorKind, waits};
 
 /// Parts of one file in flight.
 pub(super) const IN_FLIGHT: usize = 8;
@@ -31,6 +32,7 @@ struct Shared {
     begun: Mutex<(u16, BTreeSet<u16>)>,
     stop: watch::Sender<Stop>,
     part_size: u64,
+    meter: Meter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl Stream {
             begun: Mutex::default(),
             stop: watch::Sender::new(Stop::No),
             part_size,
+            meter: Meter::default(),
         });
         let sender = Arc::clone(&shared);
         let target = key.clone();
@@ -96,6 +99,11 @@ impl Stream {
         }
         drop(begun);
         self.shared.grown.notify_one();
+    }
+
+    /// What counts the bytes that were sent.
+    pub fn meter(&self) -> Meter {
+        self.shared.meter.clone()
     }
 
     /// Ends the upload, in the background.
@@ -166,7 +174,7 @@ impl Shared {
             while *stop.borrow_and_update() == Stop::No && sending.len() < IN_FLIGHT {
                 let Some((number, range)) = self.next(draft) else { break };
                 let file = draft.data().map_err(|error| unopened(key, &error))?;
-                let section = Section { file, range };
+                let section = self.meter.section(file, range);
                 sending.push(async move { store.upload_part(key, id, number, &section).await });
             }
             let stopping = *stop.borrow();

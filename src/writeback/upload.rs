@@ -1,5 +1,7 @@
 //! From a draft to an object: checks that nobody else changed it, then moves as little as possible.
 
+mod fill;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,6 +15,8 @@ use tokio::sync::RwLockWriteGuard;
 use super::begun::{abort_behind, begin};
 use super::draft::Draft;
 use super::fingerprint;
+use super::holes::{self, Zeros};
+use super::meter::Meter;
 use super::moves::Moves;
 use super::plan::{PartSource, Plan, Shape, plan, stream_part};
 use super::ranges::Ranges;
@@ -22,17 +26,12 @@ use super::spool::{Note, Spool};
 use super::state::State;
 use super::stream::{IN_FLIGHT, Sent, Stream};
 use super::uploaded::{UploadError, Uploaded, is_final};
+use crate::attrs::Attrs;
 use crate::etag::ETag;
-use crate::store::{
-    MAX_COPY, ObjectHead, ObjectHeaders, ObjectStore, Part, Section, StoreError, StoreErrorKind,
-};
+use crate::store::{MAX_COPY, ObjectHead, ObjectHeaders, ObjectStore, Part, StoreError, StoreErrorKind};
 
 /// A version that we put there this recently is not checked again.
 const TRUSTED: Duration = Duration::from_secs(1);
-
-/// Answers to one request that may break off in a row without a byte.
-const BREAKS: u32 = 6;
-const BREATH: Duration = Duration::from_millis(100);
 
 /// What new objects get, beside what is asked for.
 pub type Defaults = dyn Fn(&str) -> ObjectHeaders + Send + Sync;
@@ -53,6 +52,15 @@ pub struct Ends {
     pub contents: Arc<dyn Contents>,
 }
 
+/// Bounds of uploads.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a part, unless more are needed to stay below the most parts.
+    pub part_size: u64,
+    /// Bytes of holes that one file may have.
+    pub holes: u64,
+}
+
 /// Uploads drafts to one store.
 #[derive(Clone)]
 pub struct Uploader {
@@ -60,6 +68,8 @@ pub struct Uploader {
     spool: Arc<Spool>,
     contents: Arc<dyn Contents>,
     part_size: u64,
+    max_holes: u64,
+    zeros: Zeros,
     /// What an object of this key gets.
     defaults: Arc<Defaults>,
     overwrites: bool,
@@ -86,18 +96,21 @@ struct Job<'a> {
     headers: ObjectHeaders,
     /// The base is what the key was just found to hold.
     is_base_there: bool,
+    meter: Meter,
 }
 
 impl Uploader {
     #[must_use]
     pub fn new(
         Ends { store, spool, contents }: Ends,
-        part_size: u64,
+        limits: Limits,
         overwrites: bool,
         defaults: Arc<Defaults>,
         removals: Removals,
     ) -> Self {
-        Self { store, spool, contents, part_size, defaults, overwrites, removals, moves: Moves::default() }
+        let Limits { part_size, holes: max_holes } = limits;
+        let (moves, zeros) = (Moves::default(), Zeros::default());
+        Self { store, spool, contents, part_size, max_holes, zeros, defaults, overwrites, removals, moves }
     }
 
     /// What is being moved on the server.
@@ -112,6 +125,26 @@ impl Uploader {
         2 * self.part_size
     }
 
+    /// Refuses a file with larger holes than may be sent. An upload does so by itself, before it sends anything.
+    ///
+    /// # Errors
+    /// `TooLarge`; the draft notes it.
+    pub fn permit(&self, draft: &Draft) -> Result<(), StoreError> {
+        holes::permit(draft, self.max_holes)
+    }
+
+    /// The state of a file that begins with what an object holds. What that is known to have of zeros is here.
+    #[must_use]
+    pub fn state_on(&self, key: &str, base: Base, attrs: Attrs) -> State {
+        let zeros = self.zeros.of(&base);
+        let mut state = State::on(key, Some(base), attrs);
+        if let Some(zeros) = zeros {
+            state.local.insert(zeros.clone());
+            state.holes.insert(zeros);
+        }
+        state
+    }
+
     /// Begins to send a file that is being written, once it is too large for one PUT.
     pub fn stream(&self, draft: &Arc<Draft>) {
         let mut slot = draft.stream.lock();
@@ -123,6 +156,7 @@ impl Uploader {
         if state.failed.is_some()
             || state.base_limit > 0
             || state.size <= enough
+            || state.holes_to_send() > self.max_holes
             || !state.local.contains(0..enough)
         {
             return;
@@ -173,6 +207,7 @@ impl Uploader {
         if let Some(error) = draft.torn() {
             return Err(error.into());
         }
+        self.permit(draft)?;
         self.removals.settled_but_for(&key, Some(draft.id())).await?;
         // It was removed meanwhile.
         if draft.state().key.is_none() {
@@ -195,21 +230,11 @@ impl Uploader {
             base.key == key && state.expected.as_ref().is_some_and(|expected| expected.etag == base.etag())
         };
         let is_base_there = matches!(found, Found::Expected(_)) && state.base.as_ref().is_some_and(is_base);
-        let job = Job { draft, state, key, headers, is_base_there };
         let stream = draft.stream.lock().take();
-        let result = match (found, stream) {
-            (Found::Ours(ours), stream) => {
-                stream.into_iter().for_each(Stream::abandon);
-                let etag = ours.etag.clone();
-                self.with_headers(&job, etag, ours.into()).await
-            }
-            (_, Some(stream)) if stream.key == job.key => self.finish(&job, stream).await,
-            (_, stream) => {
-                // It was renamed while its parts went up under the old name.
-                stream.into_iter().for_each(Stream::abandon);
-                self.send_all(&job).await
-            }
-        };
+        let meter = stream.as_ref().map(Stream::meter).unwrap_or_default();
+        let job = Job { draft, state, key, headers, is_base_there, meter };
+        let sending = Box::pin(self.send(&job, found, stream));
+        let result = job.meter.tell(&job.key, job.state.size, sending).await;
         if let Ok((etag, _)) = &result {
             self.keep(&job, etag);
         }
@@ -222,6 +247,7 @@ impl Uploader {
                 state.stored = sent.generation;
                 state.error = None;
                 state.is_at(&uploaded.key, &uploaded.etag, &uploaded.headers);
+                self.zeros.stored(&uploaded.key, &uploaded.etag, &state);
                 drop(state);
                 draft.settle();
                 Ok(Some(uploaded))
@@ -243,6 +269,27 @@ impl Uploader {
         }
     }
 
+    async fn send(
+        &self,
+        job: &Job<'_>,
+        found: Found,
+        stream: Option<Stream>,
+    ) -> Result<(ETag, ObjectHeaders), UploadError> {
+        match (found, stream) {
+            (Found::Ours(ours), stream) => {
+                stream.into_iter().for_each(Stream::abandon);
+                let etag = ours.etag.clone();
+                self.with_headers(job, etag, ours.into()).await
+            }
+            (_, Some(stream)) if stream.key == job.key => self.finish(job, stream).await,
+            (_, stream) => {
+                // It was renamed while its parts went up under the old name.
+                stream.into_iter().for_each(Stream::abandon);
+                self.send_all(job).await
+            }
+        }
+    }
+
     /// Nobody changes the draft meanwhile, and its object is not on its way elsewhere.
     async fn alone_with<'a>(&self, draft: &'a Draft) -> RwLockWriteGuard<'a, ()> {
         loop {
@@ -259,7 +306,7 @@ impl Uploader {
     /// nobody drops it meanwhile.
     fn keep(&self, job: &Job<'_>, etag: &ETag) {
         let size = job.state.size;
-        if job.draft.state().local.contains(0..size) {
+        if job.draft.state().is_all_here() {
             let base = Base { key: job.key.clone(), etag: etag.to_string(), size, modified_ms: 0 };
             match job.draft.data() {
                 Ok(file) => self.contents.stored(&base, &file),
@@ -280,8 +327,15 @@ impl Uploader {
         headers: &ObjectHeaders,
     ) -> Result<ETag, StoreError> {
         let (id, note) = begin(&self.store, &self.spool, to, headers).await?;
-        let shape =
-            Shape { size, local: &Ranges::new(), dirty: &Ranges::new(), base_limit: size, base_size: size };
+        let nothing = Ranges::new();
+        let shape = Shape {
+            size,
+            local: &nothing,
+            holes: &nothing,
+            dirty: &nothing,
+            base_limit: size,
+            base_size: size,
+        };
         let Plan::Parts(parts) = plan(shape, self.part_size) else { unreachable!("one copy would do") };
         let copies = (1u16..).zip(parts).map(|(number, part)| {
             let (id, range) = (&id, part.range().clone());
@@ -337,10 +391,11 @@ impl Uploader {
     }
 
     async fn send_all(&self, job: &Job<'_>) -> Result<(ETag, ObjectHeaders), UploadError> {
+        job.meter.clear();
         let etag = match plan(job.state.shape(), self.part_size) {
             Plan::Put => {
                 self.fill(job, 0..job.state.size).await?;
-                let section = Section { file: job.draft.data()?, range: 0..job.state.size };
+                let section = job.meter.section(job.draft.data()?, 0..job.state.size);
                 self.store.put(&job.key, &job.headers, &section).await?
             }
             Plan::Copy => {
@@ -357,7 +412,7 @@ impl Uploader {
 
     async fn in_parts(&self, job: &Job<'_>, parts: Vec<PartSource>) -> Result<ETag, UploadError> {
         let (id, note) = begin(&self.store, &self.spool, &job.key, &job.headers).await?;
-        let copies = parts.iter().any(|part| matches!(part, PartSource::Base(_)));
+        let copies = parts.iter().any(|part| part.copied().is_some());
         let numbered = (1u16..).zip(parts);
         let sent = stream::iter(numbered.map(|(number, part)| self.part(job, &id, number, part)))
             .buffer_unordered(IN_FLIGHT)
@@ -389,16 +444,15 @@ impl Uploader {
         number: u16,
         source: PartSource,
     ) -> Result<Part, UploadError> {
-        match source {
-            PartSource::Here(range) => {
-                self.fill(job, range.clone()).await?;
-                let section = Section { file: job.draft.data()?, range };
-                Ok(self.store.upload_part(&job.key, id, number, &section).await?)
-            }
-            PartSource::Base(range) => {
-                Ok(self.store.copy_part(&job.key, id, number, &job.base()?.key, range).await?)
-            }
+        let range = source.range().clone();
+        if let Some(copied) = source.copied() {
+            let part = self.store.copy_part(&job.key, id, number, &job.base()?.key, copied).await?;
+            job.meter.copied(&range);
+            return Ok(part);
         }
+        self.fill(job, range.clone()).await?;
+        let section = job.meter.section(job.draft.data()?, range);
+        Ok(self.store.upload_part(&job.key, id, number, &section).await?)
     }
 
     /// Ends an upload whose parts went up while the file was written.
@@ -457,7 +511,7 @@ impl Uploader {
 
     /// Whether an object holds just what the draft holds, as far as its `ETag` can tell.
     async fn is_same(&self, draft: &Draft, state: &State, head: &ObjectHead) -> bool {
-        if head.size != state.size || !state.local.contains(0..state.size) {
+        if head.size != state.size || !state.is_all_here() {
             return false;
         }
         let layouts = fingerprint::layouts(state.size, self.part_size);
@@ -514,88 +568,6 @@ impl Uploader {
         } else {
             Err(UploadError::Conflict(Box::new(head)))
         }
-    }
-
-    /// Fetches what an upload will need first.
-    async fn fill_first(&self, draft: &Draft, state: &State) -> Result<(), UploadError> {
-        let range = match plan(state.shape(), self.part_size) {
-            Plan::Put => Some(0..state.size),
-            Plan::Copy => None,
-            Plan::Parts(parts) => parts.into_iter().find_map(|part| match part {
-                PartSource::Here(range) => Some(range),
-                PartSource::Base(_) => None,
-            }),
-        };
-        match range {
-            Some(range) => self.fetch(draft, range).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Fetches what is missing of a range.
-    async fn fill(&self, job: &Job<'_>, range: Range<u64>) -> Result<(), UploadError> {
-        self.fetch(job.draft, range).await
-    }
-
-    /// Fetches all that is missing, so that the base may go.
-    ///
-    /// # Errors
-    /// When it cannot be fetched, or does not fit.
-    pub async fn fill_all(&self, draft: &Draft) -> Result<(), UploadError> {
-        let size = draft.state().size;
-        self.fetch(draft, 0..size).await
-    }
-
-    /// Fetches what is missing of a range of a draft from its base.
-    async fn fetch(&self, draft: &Draft, range: Range<u64>) -> Result<(), UploadError> {
-        let (gaps, base) = {
-            let state = draft.state();
-            let range = range.start..range.end.min(state.base_limit).max(range.start);
-            (state.local.gaps(range), state.base.clone())
-        };
-        let Some(base) = base else { return Ok(()) };
-        for gap in gaps {
-            let mut at = gap.start;
-            if let Some(pieces) = self.contents.cached(&base, gap.clone()) {
-                for bytes in pieces {
-                    draft.fetched(at, &bytes)?;
-                    at += bytes.len() as u64;
-                }
-            }
-            let mut failures = 0;
-            while at < gap.end {
-                let before = at;
-                let Err(error) = self.fetch_from(draft, &base, &mut at, gap.end).await else { continue };
-                failures = if at > before { 1 } else { failures + 1 };
-                match error {
-                    UploadError::Store(error) if !is_final(error.kind) && failures < BREAKS => {
-                        tracing::info!(%error, "an answer broke off; asking for the rest");
-                        tokio::time::sleep(BREATH * failures).await;
-                    }
-                    error => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Fetches what follows, as far as one answer brings it.
-    async fn fetch_from(
-        &self,
-        draft: &Draft,
-        base: &Base,
-        at: &mut u64,
-        end: u64,
-    ) -> Result<(), UploadError> {
-        let mut got = self.store.get(&base.key, Some(*at..end), base.size).await?;
-        if got.head.etag != ETag::new(&base.etag) || got.head.size != base.size {
-            return Err(UploadError::Conflict(Box::new(got.head)));
-        }
-        while let Some(bytes) = got.body.next().await? {
-            draft.fetched(*at, &bytes)?;
-            *at += bytes.len() as u64;
-        }
-        if *at < end { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(()) }
     }
 }
 

@@ -44,6 +44,7 @@ mod rls_matrix;
 mod rls_write;
 mod signing_in;
 mod spaces;
+mod sparse;
 mod spool;
 mod state_files;
 mod staying_signed_in;

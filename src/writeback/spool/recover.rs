@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Note, Record, RecordState, Spool, SpoolFile, digest, lacks_descriptors, try_lock, write_record};
 use crate::state_dir;
+use crate::writeback::holes::data_of;
 
 /// What an earlier daemon left.
 #[derive(Default)]
@@ -186,7 +187,7 @@ fn holds_nothing(record: &mut Record, data: &fs::File) -> io::Result<bool> {
     let metadata = data.metadata()?;
     if record.base.is_none() || record.base_limit == 0 {
         record.size = metadata.len();
-        record.local = if record.size == 0 { vec![] } else { vec![(0, record.size)] };
+        record.local = data_of(data, record.size).iter().map(|range| (range.start, range.end)).collect();
         return Ok(record.size == 0);
     }
     record.size = metadata.len();

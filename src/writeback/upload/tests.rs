@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::attrs::Attrs;
-use crate::store::{GetBody, ListPage, ListRequest};
+use crate::store::{GetBody, ListPage, ListRequest, Section};
 use crate::writeback::{Delay, Owner, SpoolOptions, nanos_now};
 
 /// Takes whole objects.
@@ -69,7 +69,8 @@ async fn what_was_uploaded_is_published_before_the_draft_may_be_dropped() {
     let removals = Removals::new(Arc::clone(&store), Delay::Fixed(Duration::ZERO));
     let defaults = Arc::new(|_: &str| ObjectHeaders::default());
     let ends = Ends { store, spool: Arc::clone(&spool), contents: Arc::new(Nothing) };
-    let uploader = Uploader::new(ends, 5 << 20, false, defaults, removals);
+    let uploader =
+        Uploader::new(ends, Limits { part_size: 5 << 20, holes: 1 << 30 }, false, defaults, removals);
     let attrs = Attrs { mtime: Some(nanos_now()), ..Attrs::default() };
     let draft = Draft::new(&spool, State::on("a", None, attrs)).expect("a draft");
     draft.write(0, b"data").expect("written");

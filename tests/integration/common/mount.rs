@@ -272,7 +272,8 @@ pub struct MountOptions<'a> {
     login: Login,
     watchdog: Duration,
     place: Option<Place>,
-    descriptors: Option<(u64, u64)>,
+    /// Arguments of prlimit.
+    limits: Vec<String>,
 }
 
 impl<'a> MountOptions<'a> {
@@ -287,7 +288,7 @@ impl<'a> MountOptions<'a> {
             login: Login::Keys,
             watchdog: if backend.is_real() { REAL_WATCHDOG } else { WATCHDOG },
             place: None,
-            descriptors: None,
+            limits: vec![],
         }
     }
 
@@ -315,7 +316,13 @@ impl<'a> MountOptions<'a> {
 
     /// Starts the daemon with these limits of open files, the soft and the hard one.
     pub fn descriptors(mut self, soft: u64, hard: u64) -> Self {
-        self.descriptors = Some((soft, hard));
+        self.limits.push(format!("--nofile={soft}:{hard}"));
+        self
+    }
+
+    /// Starts the daemon with this limit of the size of a file.
+    pub fn file_size(mut self, most: u64) -> Self {
+        self.limits.push(format!("--fsize={most}"));
         self
     }
 
@@ -341,9 +348,9 @@ impl<'a> MountOptions<'a> {
         let place = self.place.unwrap_or_else(Place::new);
         let (log, status) = (place.path().join("log"), place.path().join("status"));
         // PDEATHSIG without a line of unsafe: the daemon ends with the thread that starts it.
-        let mut command = Command::new(if self.descriptors.is_some() { "prlimit" } else { "setpriv" });
-        if let Some((soft, hard)) = self.descriptors {
-            command.arg(format!("--nofile={soft}:{hard}")).arg("setpriv");
+        let mut command = Command::new(if self.limits.is_empty() { "setpriv" } else { "prlimit" });
+        if !self.limits.is_empty() {
+            command.args(&self.limits).arg("setpriv");
         }
         command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_supafs"), "mount", "--foreground"]);
         command.args(&self.targets).arg(place.mountpoint());

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
 use md5::{Digest as _, Md5};
@@ -15,6 +15,9 @@ use crate::error::S3Result;
 
 /// Memory is taken in blocks of this size, so that a large body is never moved when it grows.
 const BLOCK: usize = 8 * 1024 * 1024;
+
+/// Smaller bodies are kept as they are.
+const LEAST: usize = 64 * 1024;
 
 /// A body on its way in.
 pub struct Sink {
@@ -64,13 +67,20 @@ impl Sink {
         let tag = self.md5.map_or_else(etag::unique, |md5| md5.finalize().into());
         let content = match self.to {
             Target::Memory { mut full, block } => {
-                full.push(Content::Memory(block.freeze()));
+                full.push(kept(block));
                 Content::join(full)
             }
             Target::Disk { path, .. } => Content::File { file: path, offset: 0, size: self.size },
         };
         (content, tag)
     }
+}
+
+/// A block as a content. Zeros, of which sparse files bring many, take up no memory.
+fn kept(block: BytesMut) -> Content {
+    static ZEROS: LazyLock<Bytes> = LazyLock::new(|| vec![0; BLOCK].into());
+    let is_zero = block.len() >= LEAST && block.len() <= BLOCK && block.iter().all(|byte| *byte == 0);
+    Content::Memory(if is_zero { ZEROS.slice(..block.len()) } else { block.freeze() })
 }
 
 fn append(full: &mut Vec<Content>, block: &mut BytesMut, mut piece: &[u8]) {
@@ -80,7 +90,7 @@ fn append(full: &mut Vec<Content>, block: &mut BytesMut, mut piece: &[u8]) {
             if block.capacity() >= BLOCK { block.capacity() - block.len() } else { BLOCK - block.len() };
         if room == 0 {
             let done = std::mem::replace(block, BytesMut::with_capacity(BLOCK));
-            full.push(Content::Memory(done.freeze()));
+            full.push(kept(done));
             continue;
         }
         let (head, tail) = piece.split_at(room.min(piece.len()));
