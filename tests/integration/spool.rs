@@ -43,7 +43,7 @@ fn refused(backend: &Backend, bucket: &Bucket<'_>, bytes: &[u8]) -> (Place, Stri
     assert!(mount.names("").is_empty(), "the listing tells the truth");
     let id = staged(mount.place())[0]["id"].as_str().expect("an id").to_owned();
     let (place, code) = mount.leave();
-    assert_eq!(code, Some(0));
+    assert_eq!(code, Some(75), "what was refused after close is told at the end");
     (place, id)
 }
 
