@@ -52,7 +52,9 @@ impl Meter {
                 biased;
                 result = &mut upload => return result,
                 _ = ticks.tick() => {
-                    tracing::info!("uploading {key}: {} of {}", size::shown(self.sent()), size::shown(total));
+                    let sent = self.sent();
+                    let rest = if sent < total { "" } else { ", waiting for the server" };
+                    tracing::info!("uploading {key}: {} of {}{rest}", size::shown(sent), size::shown(total));
                 }
             }
         }
