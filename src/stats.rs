@@ -23,12 +23,14 @@ pub enum Operation {
     AbortMultipartUpload,
     ListMultipartUploads,
     ListParts,
-    /// The one request of the REST API: whether an object may be uploaded.
+    /// Of the REST API: whether an object may be uploaded.
     SignUploadUrl,
+    /// Of the REST API: the row of a bucket, with its limits.
+    GetBucket,
 }
 
 impl Operation {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::ListBuckets,
         Self::ListObjectsV2,
         Self::HeadObject,
@@ -45,6 +47,7 @@ impl Operation {
         Self::ListMultipartUploads,
         Self::ListParts,
         Self::SignUploadUrl,
+        Self::GetBucket,
     ];
 
     /// The name S3 gives it.
@@ -67,6 +70,7 @@ impl Operation {
             Self::ListMultipartUploads => "ListMultipartUploads",
             Self::ListParts => "ListParts",
             Self::SignUploadUrl => "SignUploadUrl",
+            Self::GetBucket => "GetBucket",
         }
     }
 }

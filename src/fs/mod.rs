@@ -25,6 +25,7 @@ mod rights;
 mod save;
 mod second_question;
 mod setattr;
+mod size_limit;
 mod suspend;
 mod unheard;
 mod users;

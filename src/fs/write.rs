@@ -279,9 +279,10 @@ impl Fs {
         })?;
         let _changing = self.change(file.ino, &draft).await;
         let offset = if appends { draft.state().size } else { offset };
-        if offset.saturating_add(data.len() as u64) > MAX_OBJECT {
+        let end = offset.saturating_add(data.len() as u64);
+        if let Err(error) = self.check_size(&draft, end).await {
             draft.write_failed(&io::ErrorKind::FileTooLarge.into());
-            return Err(ErrorKind::TooLarge.into());
+            return Err(error);
         }
         draft.write(offset, data)?;
         self.writer()?.uploader.stream(&draft);
@@ -297,6 +298,7 @@ impl Fs {
         let draft = self.draft_of(ino)?;
         {
             let _changing = self.change(ino, &draft).await;
+            self.check_size(&draft, size).await?;
             if draft.state().size != size {
                 draft.truncate(size)?;
             } else if size == 0 {
@@ -331,6 +333,7 @@ impl Fs {
         }
         let draft = self.draft_of(file.ino)?;
         let _changing = self.change(file.ino, &draft).await;
+        self.check_size(&draft, end).await?;
         if draft.state().size < end {
             draft.truncate(end)?;
         }

@@ -289,6 +289,10 @@ impl ObjectStore for Bucket {
         self.connection.checks.distrust();
     }
 
+    async fn too_large(&self, key: &str, size: u64) -> Option<StoreError> {
+        self.connection.too_large(&self.name, &self.full(key), size).await
+    }
+
     async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {
         self.connection.create_upload(&self.name, &self.full(key), headers).await
     }

@@ -192,6 +192,11 @@ impl ObjectStore for Buckets {
         self.service.distrust_checks();
     }
 
+    async fn too_large(&self, key: &str, size: u64) -> Option<StoreError> {
+        let (bucket, key) = self.split("GetBucket", key).ok()?;
+        bucket.too_large(key, size).await
+    }
+
     async fn abort_upload(&self, key: &str, id: &str) -> Result<(), StoreError> {
         let (bucket, key) = self.split("AbortMultipartUpload", key)?;
         bucket.abort_upload(key, id).await

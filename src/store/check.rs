@@ -1,4 +1,5 @@
-//! Whether an object may be uploaded, by one request that stores nothing.
+//! What the REST API tells beforehand: whether an object may be uploaded, by one request that stores nothing, and the
+//! row of a bucket.
 //!
 //! Supabase's REST API has a route that makes a URL for an upload (`POST /object/upload/sign/<bucket>/<key>`). Before
 //! it does, it runs the check of an upload in a transaction that it rolls back (storage's `signUploadObjectUrl` and
@@ -10,12 +11,12 @@ use std::time::Duration;
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::Connector;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
 use super::UploadCheck;
 use super::clock::Clock;
 use super::s3::Connection;
-use crate::http::{self, Request};
+use crate::http::{self, Answer, Request};
 use crate::secret::Secret;
 use crate::stats::Operation;
 
@@ -24,7 +25,7 @@ const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// How long a check waits for its answer: whoever opens a file waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How checks are sent.
 pub(super) struct Checks {
@@ -34,39 +35,75 @@ pub(super) struct Checks {
     /// S3 has allowed what the API did not: it is not asked again.
     is_misleading: AtomicBool,
     connector: OnceLock<Result<Connector, String>>,
+    has_user: OnceLock<bool>,
 }
 
 impl Checks {
     pub(super) fn new(endpoint: &str, provider: SharedCredentialsProvider) -> Self {
         let api = endpoint.strip_suffix("/s3/").map(|api| format!("{api}/"));
-        Self { provider, api, is_misleading: AtomicBool::new(false), connector: OnceLock::new() }
+        Self {
+            provider,
+            api,
+            is_misleading: AtomicBool::new(false),
+            connector: OnceLock::new(),
+            has_user: OnceLock::new(),
+        }
     }
 
     pub(super) fn distrust(&self) {
         self.is_misleading.store(true, Ordering::Relaxed);
     }
 
-    async fn send(&self, bucket: &str, key: &str, content_type: Option<&str>) -> Result<u16, String> {
-        let api = self.api.as_ref().ok_or("the endpoint does not end in /s3")?;
-        let credentials = self.provider.provide_credentials().await.map_err(|error| error.to_string())?;
-        let token = credentials.session_token().ok_or("there is no user")?;
-        let escaped = |text| utf8_percent_encode(text, IN_PATHS);
-        let url = format!("{api}object/upload/sign/{}/{}", escaped(bucket), escaped(key));
-        let bearer = Secret::new(format!("Bearer {token}"));
-        let api_key = Secret::new(credentials.secret_access_key());
+    /// Whether there is an API to ask, and a user to ask it as: access keys sign no request of the API's.
+    pub(super) async fn has_user(&self) -> bool {
+        if let Some(known) = self.has_user.get() {
+            return *known;
+        }
+        let Ok(credentials) = self.provider.provide_credentials().await else { return false };
+        *self.has_user.get_or_init(|| self.api.is_some() && credentials.session_token().is_some())
+    }
+
+    async fn upload(&self, bucket: &str, key: &str, content_type: Option<&str>) -> Result<u16, String> {
+        let route = format!("object/upload/sign/{}/{}", escaped(bucket), escaped(key));
         let upsert = Secret::new("true");
         let content_type = content_type.map(Secret::new);
-        let mut headers = vec![("authorization", &bearer), ("apikey", &api_key), ("x-upsert", &upsert)];
+        let mut headers = vec![("x-upsert", &upsert)];
         headers.extend(content_type.as_ref().map(|kind| ("content-type", kind)));
         // The server insists on a document where the type says that there is one.
         let empty = Secret::new("{}");
         let is_json = content_type.as_ref().is_some_and(|kind| kind.expose() == "application/json");
         let body = is_json.then_some(&empty);
-        let connector = self.connector.get_or_init(|| http::connector(api, PATIENCE)).as_ref()?;
-        let request = Request { method: "POST", url: &url, headers: &headers, body };
-        let answer = http::send_over(connector, request, PATIENCE).await;
-        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+        self.send("POST", &route, headers, body).await.map(|answer| answer.status)
     }
+
+    /// The row of a bucket, as far as policies on `storage.buckets` show it.
+    pub(super) async fn bucket(&self, bucket: &str) -> Result<Answer, String> {
+        self.send("GET", &format!("bucket/{}", escaped(bucket)), vec![], None).await
+    }
+
+    async fn send<'a>(
+        &self,
+        method: &'static str,
+        route: &str,
+        mut headers: Vec<(&'static str, &'a Secret)>,
+        body: Option<&'a Secret>,
+    ) -> Result<Answer, String> {
+        let api = self.api.as_ref().ok_or("the endpoint does not end in /s3")?;
+        let credentials = self.provider.provide_credentials().await.map_err(|error| error.to_string())?;
+        let token = credentials.session_token().ok_or("there is no user")?;
+        let bearer = Secret::new(format!("Bearer {token}"));
+        let api_key = Secret::new(credentials.secret_access_key());
+        headers.extend([("authorization", &bearer), ("apikey", &api_key)]);
+        let connector = self.connector.get_or_init(|| http::connector(api, PATIENCE)).as_ref()?;
+        let url = format!("{api}{route}");
+        let request = Request { method, url: &url, headers: &headers, body };
+        http::send_over(connector, request, PATIENCE).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A part of a route.
+fn escaped(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, IN_PATHS)
 }
 
 impl Connection {
@@ -82,7 +119,7 @@ impl Connection {
         }
         let Some(_in_flight) = self.begin(&Clock::current()).await else { return UploadCheck::NoAnswer };
         self.stats.count(Operation::SignUploadUrl);
-        match checks.send(bucket, key, content_type).await {
+        match checks.upload(bucket, key, content_type).await {
             Ok(200) => UploadCheck::Allowed,
             Ok(429 | 500..) => UploadCheck::NoAnswer,
             Ok(status) => {

@@ -60,6 +60,12 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// A limit of the bucket's or the project's is the reason, not one of a gateway in front of the server.
+    #[must_use]
+    pub fn exceeds_a_limit(&self) -> bool {
+        self.kind == StoreErrorKind::TooLarge && self.code == "EntityTooLarge"
+    }
+
     /// Whether no server answered at all.
     #[must_use]
     pub fn is_unreached(&self) -> bool {

@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod error;
 mod first_answer;
+mod limits;
 mod missing;
 mod policies;
 pub mod reach;
@@ -216,6 +217,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// The beginning of an upload was allowed where [`check_upload`](Self::check_upload) was in doubt: there is no use
     /// in asking that way.
     fn distrust_checks(&self) {}
+    /// The refusal that an object of this size would meet at this key, as far as a limit is known beforehand. Asks the
+    /// server where it tells its limits, now and then.
+    async fn too_large(&self, _key: &str, _size: u64) -> Option<StoreError> {
+        None
+    }
     /// Multipart uploads of just this key that hold no part. The server shows them to access keys only: for a user
     /// there are none.
     async fn partless_uploads(&self, _key: &str) -> Result<Vec<BegunUpload>, StoreError> {

@@ -25,6 +25,7 @@ use super::bucket::Bucket;
 use super::buckets::Buckets;
 use super::check::Checks;
 use super::clock::Clock;
+use super::limits::Limits;
 use super::policies::PolicyErrors;
 use super::retry::{Call, Failure};
 use super::verbatim::{Verbatim, spelled};
@@ -56,6 +57,7 @@ pub(super) struct Connection {
     pub stats: Arc<Stats>,
     pub op_timeout: Duration,
     pub(super) checks: Checks,
+    pub(super) limits: Limits,
     /// To the endpoint, for messages.
     pub way: Way,
     pub region: String,
@@ -116,6 +118,7 @@ impl S3Service {
                 stats: Arc::clone(&stats),
                 op_timeout: tuning.op_timeout,
                 checks,
+                limits: Limits::default(),
                 region: service.region.clone(),
                 way: Way::to(&service.endpoint, proxy.as_ref()),
                 policies: PolicyErrors::default(),

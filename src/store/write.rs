@@ -127,7 +127,7 @@ impl Connection {
             progress: Some(&progress),
             ..Call::new(Operation::PutObject, bucket, key)
         };
-        self.attempt(call, |place| async {
+        let answer = self.attempt(call, |place| async {
             let _in_flight = place;
             let output = self
                 .client
@@ -145,8 +145,10 @@ impl Connection {
                 .await
                 .map_err(|error| Failure::of(call, &error))?;
             Ok(ETag::new(output.e_tag().unwrap_or_default()))
-        })
-        .await
+        });
+        let answer = answer.await;
+        self.limits.put(bucket, key, section.len(), &answer);
+        answer
     }
 
     /// `from` is a bucket and a key.
@@ -287,6 +289,7 @@ impl Connection {
         };
         self.attempt(call, |place| async {
             let _in_flight = place;
+            self.limits.counts(id, section.len());
             let output = self
                 .client
                 .upload_part()
@@ -300,11 +303,24 @@ impl Connection {
                 .disable_payload_signing()
                 .send()
                 .await
-                .map_err(|error| Failure::of(call, &error))?;
+                .map_err(|error| self.part_failed(call, Failure::of(call, &error), id, section))?;
             let etag = output.e_tag.ok_or_else(|| Failure::protocol(call, "a part without an ETag"))?;
             Ok(Part { number, etag, size: section.len() })
         })
         .await
+    }
+
+    /// What a part that failed tells of the bucket's limits, and whether the server may have it all the same.
+    fn part_failed(&self, call: Call<'_>, failure: Failure, id: &str, section: &Section) -> Failure {
+        let size = section.len();
+        if failure.error.exceeds_a_limit() {
+            self.limits.part_refused(call.bucket, call.key, id, size);
+        }
+        let is_answered = failure.error.status != 0;
+        if is_answered || section.sent().load(Ordering::Relaxed) < size {
+            self.limits.does_not_count(id, size);
+        }
+        failure
     }
 
     pub(super) async fn copy_part(
@@ -325,6 +341,7 @@ impl Connection {
         let range = &range;
         self.attempt(call, |place| async move {
             let _in_flight = place;
+            self.limits.counts(id, range.end - range.start);
             let output = self
                 .client
                 .upload_part_copy()
@@ -365,7 +382,7 @@ impl Connection {
             .collect();
         let upload = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let upload = &upload;
-        self.attempt(call, |place| async move {
+        let answer = self.attempt(call, |place| async move {
             let _in_flight = place;
             let output = self
                 .client
@@ -378,11 +395,15 @@ impl Connection {
                 .await
                 .map_err(|error| Failure::of(call, &error))?;
             Ok(ETag::new(output.e_tag().unwrap_or_default()))
-        })
-        .await
+        });
+        let etag = answer.await?;
+        self.limits.ended(id);
+        self.limits.accepted(bucket, size);
+        Ok(etag)
     }
 
     pub(super) async fn abort_upload(&self, bucket: &str, key: &str, id: &str) -> Result<(), StoreError> {
+        self.limits.ended(id);
         let call = Call::new(Operation::AbortMultipartUpload, bucket, key);
         let result = self
             .attempt(call, |place| async move {

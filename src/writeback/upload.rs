@@ -396,7 +396,14 @@ impl Uploader {
             Plan::Put => {
                 self.fill(job, 0..job.state.size).await?;
                 let section = job.meter.section(job.draft.data()?, 0..job.state.size);
-                self.store.put(&job.key, &job.headers, &section).await?
+                match self.store.put(&job.key, &job.headers, &section).await {
+                    // A project may take larger files in parts than by one PUT.
+                    Err(error) if error.exceeds_a_limit() && job.state.size > 0 => {
+                        job.meter.clear();
+                        self.in_parts(job, vec![PartSource::Here(0..job.state.size)]).await?
+                    }
+                    answer => answer?,
+                }
             }
             Plan::Copy => {
                 let base = job.base()?;

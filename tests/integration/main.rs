@@ -43,6 +43,7 @@ mod rls;
 mod rls_matrix;
 mod rls_write;
 mod signing_in;
+mod size_limits;
 mod spaces;
 mod sparse;
 mod spool;
