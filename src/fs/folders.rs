@@ -333,7 +333,7 @@ impl Fs {
         let words =
             error.cause.as_ref().map_or_else(|| error.to_string(), |cause| cause.message.clone()).into();
         let prefix = &*folder.prefix;
-        self.note_refusal(prefix.trim_end_matches('/'), words);
+        self.note_refusal(prefix, words);
         if folder.is_new {
             tracing::error!(folder = prefix, %error, "the server refused a new folder; see `supafs spool list`");
         } else {

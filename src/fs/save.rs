@@ -313,9 +313,9 @@ impl Fs {
         self.note_refusal(&key, words);
     }
 
-    /// Keeps the server's words for what it refused: for the name, and for its folder.
+    /// Keeps the server's words for what it refused: for the name, and for its folder. The key of a folder ends in a slash.
     pub(super) fn note_refusal(&self, key: &str, words: Arc<str>) {
-        let folder = &key[..key.rfind('/').map_or(0, |at| at + 1)];
+        let folder = super::behind::split(key.trim_end_matches('/')).0;
         let mut refusals = self.refusals.lock();
         refusals.put(folder.into(), Arc::clone(&words));
         refusals.put(key.into(), words);

@@ -42,6 +42,7 @@ mod rights;
 mod rls;
 mod rls_matrix;
 mod rls_write;
+mod settings_refused;
 mod signing_in;
 mod size_limits;
 mod spaces;

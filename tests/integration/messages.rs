@@ -113,6 +113,62 @@ fn without_credentials_the_profiles_are_named_and_nothing_of_a_library() {
 }
 
 #[test]
+fn an_env_file_with_an_open_quote_names_line_and_quote() {
+    let place = Place::new();
+    for (text, line, quote) in [
+        ("A=1\n# it's a comment\nSUPABASE_S3_SECRET_ACCESS_KEY=\"hunter2\nC=3\n", 3, '"'),
+        ("SUPABASE_DB_PASSWORD=it's hunter2\nSUPABASE_PROJECT_REF=abcdefghijklmnopqrst\n", 1, '\''),
+    ] {
+        place.file("env", text, 0o600);
+        for args in [&["mount", "--env-file", "env", "b", "mnt"][..], &["buckets", "--env-file", "env"]] {
+            let stderr = place.supafs(args, &[]).refused();
+            let told = format!("env, line {line}: the quote {quote} is not closed");
+            assert!(stderr.contains(&told), "{args:?}: {stderr}");
+            assert!(!stderr.contains("hunter2"), "{args:?} shows a value: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_token_file_that_is_being_written_is_read_again_and_one_that_stays_empty_is_named() {
+    let backend = Backend::start();
+    let (bucket, users) = backend.users();
+    let facts = backend.facts();
+    let place = Place::new();
+    let file = place.file("token", "", 0o600);
+    let env = [
+        ("SUPABASE_S3_ENDPOINT", facts.endpoint.as_str()),
+        ("SUPABASE_S3_REGION", &facts.region),
+        ("SUPABASE_PROJECT_REF", &facts.project_ref),
+        ("SUPABASE_ANON_KEY", &facts.anon_key),
+    ];
+    for args in [&["mount", "--session-token-file", "token", &bucket.name, "mnt"][..], &["whoami"]] {
+        let mut args = args.to_vec();
+        if args[0] == "whoami" {
+            args.extend(["--session-token-file", "token"]);
+        }
+        let outcome = place.supafs(args.iter().copied(), &env);
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(
+            !outcome.status.success() && said.contains(&format!("{} is empty", file.display())),
+            "{said}"
+        );
+    }
+    // Its writer has truncated it and is about to write.
+    let token = backend.token(&users.alice, 3600);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            fs::write(&file, &token).expect("written in place");
+        });
+        let mount = ["mount", "--session-token-file", "token", &bucket.name, "mnt"];
+        let outcome = place.supafs(mount, &env).ok();
+        assert_eq!(outcome.stderr, "");
+    });
+    place.supafs(["unmount", "mnt"], &[]).ok();
+}
+
+#[test]
 fn an_anon_key_for_a_session_token_is_told_at_mount() {
     let backend = Backend::start();
     let (bucket, _users) = backend.users();
