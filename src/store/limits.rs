@@ -49,6 +49,8 @@ enum Row {
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     row: Option<(Row, Instant)>,
+    /// Something was refused since the row was read: it may say so by now.
+    is_outdated: bool,
     /// The fewest bytes that were refused, and when.
     refused: Option<(u64, Instant)>,
     /// The last size that was refused to a single PUT, whose limit may be lower than the one of an upload in parts.
@@ -62,7 +64,7 @@ impl Known {
 
     /// Whether the row must be asked for before a size is judged by it.
     fn is_in_doubt(&self, size: u64) -> bool {
-        let Some((row, at)) = self.row else { return true };
+        let Some((row, at)) = self.row.filter(|_| !self.is_outdated) else { return true };
         let holds = match row {
             Row::NoAnswer => SILENCE,
             Row::Limit(limit) if size > limit => FRESH,
@@ -75,8 +77,17 @@ impl Known {
         if self.refusal().is_none_or(|least| size <= least) {
             self.refused = Some((size, Instant::now()));
         }
-        // The row may say so since: it is asked for again.
-        self.row = None;
+        self.is_outdated = true;
+    }
+
+    /// The row was read. What was refused by another limit than it has now is forgotten.
+    fn was_read(&mut self, row: Row) {
+        let is_changed = self.row.is_some_and(|(earlier, _)| earlier != row && earlier != Row::NoAnswer);
+        if is_changed && row != Row::NoAnswer {
+            self.refused = None;
+        }
+        self.row = Some((row, Instant::now()));
+        self.is_outdated = false;
     }
 }
 
@@ -210,7 +221,7 @@ impl Connection {
             let patience = PATIENCE.min(connection.op_timeout / 2);
             let asked = tokio::time::timeout(patience, connection.ask_row(&bucket)).await;
             let row = asked.unwrap_or(Row::NoAnswer);
-            limits.change(&bucket, |known| known.row = Some((row, Instant::now())));
+            limits.change(&bucket, |known| known.was_read(row));
         }
     }
 

@@ -79,14 +79,31 @@ async fn a_limit_is_looked_up_again_before_it_forbids_something() {
     let limits = Limits::default();
     let in_doubt = |size| limits.known("bucket").is_in_doubt(size);
     assert!(in_doubt(1), "nothing is known");
-    limits.change("bucket", |known| known.row = Some((Row::Limit(100), Instant::now())));
+    limits.change("bucket", |known| known.was_read(Row::Limit(100)));
     assert!(!in_doubt(100) && !in_doubt(101), "it is fresh");
     tokio::time::advance(FRESH).await;
     assert!(!in_doubt(100) && in_doubt(101), "it may have been raised");
     tokio::time::advance(REMEMBERED).await;
     assert!(in_doubt(100));
-    limits.change("bucket", |known| known.row = Some((Row::NoAnswer, Instant::now())));
+    limits.change("bucket", |known| known.was_read(Row::NoAnswer));
     assert!(!in_doubt(101), "a server that does not answer is left alone");
     tokio::time::advance(SILENCE).await;
     assert!(in_doubt(101));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_has_changed_ends_what_was_learned_under_the_old_one() {
+    let limits = Limits::default();
+    let read = |row| limits.change("bucket", |known| known.was_read(row));
+    read(Row::Limit(1000));
+    // The project's own limit is lower than the bucket's.
+    refuse(&limits, "file", 500);
+    assert!(limits.known("bucket").is_in_doubt(1), "the row is read again");
+    for row in [Row::Limit(1000), Row::NoAnswer] {
+        read(row);
+        assert_eq!(bound(&limits), Some(500), "{row:?}");
+    }
+    read(Row::Limit(1000));
+    read(Row::Limit(2000));
+    assert_eq!(bound(&limits), None);
 }
