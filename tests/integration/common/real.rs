@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_http_client::{Builder, tls};
 use serde_json::json;
@@ -131,9 +133,18 @@ impl Real {
 
     /// What an object holds; `None` where there is none.
     pub fn bytes(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        // A read that races an overwrite, such as the copy of attributes that are set a moment after chmod, is a 404 of this
+        // code, and not the `NoSuchKey` of an object that is not there.
+        let races = |code: Option<&str>| code == Some("S3Error");
         self.runtime.block_on(async {
-            let got = self.client.get_object().bucket(bucket).key(key).send().await.ok()?;
-            Some(got.body.collect().await.expect("a whole body").to_vec())
+            for _ in 0..10 {
+                match self.client.get_object().bucket(bucket).key(key).send().await {
+                    Ok(got) => return Some(got.body.collect().await.expect("a whole body").to_vec()),
+                    Err(error) if races(error.code()) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Err(_) => return None,
+                }
+            }
+            panic!("GET {bucket}/{key} races an overwrite for a second")
         })
     }
 
