@@ -23,8 +23,11 @@ use crate::name;
 use crate::single_flight::SingleFlight;
 use crate::stats::Operation;
 
-/// How long a refusal is remembered, and how long a row that forbids nothing.
+/// How long a row is remembered that forbids nothing.
 const REMEMBERED: Duration = Duration::from_mins(10);
+
+/// How long a refusal is remembered: nothing tells that a limit was raised, and a file that is sent in vain is dear.
+const REFUSED: Duration = Duration::from_mins(2);
 
 /// How old a row may be that forbids something: whoever raises a limit wants to write at once.
 const FRESH: Duration = Duration::from_secs(5);
@@ -59,7 +62,7 @@ struct Known {
 
 impl Known {
     fn refusal(&self) -> Option<u64> {
-        self.refused.filter(|(_, at)| at.elapsed() < REMEMBERED).map(|(size, _)| size)
+        self.refused.filter(|(_, at)| at.elapsed() < REFUSED).map(|(size, _)| size)
     }
 
     /// Whether the row must be asked for before a size is judged by it.
@@ -196,7 +199,7 @@ impl Connection {
                 "the server has just refused a file of {refused} bytes in the bucket {bucket:?} as too large; raise \
                  the file size limit of the bucket, or the project's, in the dashboard: that is noticed within {} \
                  minutes, or by a new mount",
-                REMEMBERED.as_secs() / 60
+                REFUSED.as_secs() / 60
             ),
             _ => return None,
         };

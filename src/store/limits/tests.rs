@@ -25,10 +25,10 @@ fn bound(limits: &Limits) -> Option<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_size_is_remembered_for_ten_minutes() {
+async fn a_refused_size_is_remembered_for_two_minutes() {
     let limits = Limits::default();
     refuse(&limits, "file", 100);
-    tokio::time::advance(Duration::from_secs(599)).await;
+    tokio::time::advance(Duration::from_secs(119)).await;
     assert_eq!(bound(&limits), Some(100));
     // A larger one says nothing about this one, and does not make it last longer.
     refuse(&limits, "file", 200);
