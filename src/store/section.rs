@@ -1,7 +1,9 @@
 //! Sections of files: what an upload sends, and how it is read.
 //!
 //! A section is read as the transport takes it: a retry reads again, and memory holds one piece. What lies in a hole of
-//! the file is not read at all: its zeros come from one buffer that all uploads share.
+//! the file is not read at all: its zeros come from one buffer that all uploads share. A hole is what its owner never
+//! wrote and the file system holds nothing for: some file systems have shown data that was just written as a hole
+//! (`OpenZFS` up to 2.2.1).
 
 use std::fs::File;
 use std::io;
@@ -33,6 +35,8 @@ static ZEROS: LazyLock<Bytes> = LazyLock::new(|| vec![0; usize::try_from(PIECE).
 pub struct Section {
     pub file: Arc<File>,
     pub range: Range<u64>,
+    /// What of it nobody wrote to, in order.
+    unwritten: Arc<[Range<u64>]>,
     /// How many of its bytes the last attempt has handed to the transport.
     sent: Arc<AtomicU64>,
 }
@@ -40,7 +44,21 @@ pub struct Section {
 impl Section {
     #[must_use]
     pub fn new(file: Arc<File>, range: Range<u64>) -> Self {
-        Self { file, range, sent: Arc::default() }
+        Self::with_unwritten(file, range, &[])
+    }
+
+    /// A section in which nobody wrote to these ranges, which are in order and do not overlap.
+    #[must_use]
+    pub fn with_unwritten(file: Arc<File>, range: Range<u64>, unwritten: &[Range<u64>]) -> Self {
+        Self { file, range, unwritten: unwritten.into(), sent: Arc::default() }
+    }
+
+    /// What follows of the section that nobody wrote to.
+    fn unwritten(&self) -> Range<u64> {
+        let start = self.range.start;
+        let found = self.unwritten.partition_point(|part| part.end <= start);
+        let part = self.unwritten.get(found).filter(|part| part.start <= start);
+        start..part.map_or(start, |part| part.end.min(self.range.end))
     }
 
     #[must_use]
@@ -100,9 +118,10 @@ impl SectionBody {
                 let len = usize::try_from(hole.min(PIECE)).unwrap_or(0);
                 return Poll::Ready(Ok(ZEROS.slice(..len)));
             }
+            let section = &self.section;
             let reading = self.reading.get_or_insert_with(|| {
-                let file = Arc::clone(&self.section.file);
-                tokio::task::spawn_blocking(move || read_piece(&file, range))
+                let (file, unwritten) = (Arc::clone(&section.file), section.unwritten());
+                tokio::task::spawn_blocking(move || read_piece(&file, range, unwritten))
             });
             let read = ready!(Pin::new(reading).poll(context));
             self.reading = None;
@@ -148,28 +167,31 @@ impl Body for SectionBody {
     }
 }
 
-fn read_piece(file: &File, range: Range<u64>) -> io::Result<Piece> {
-    if let Some(end) = hole_end(file, &range) {
+/// `unwritten`: what of the range, from its beginning, nobody wrote to.
+fn read_piece(file: &File, range: Range<u64>, unwritten: Range<u64>) -> io::Result<Piece> {
+    let next = range.end.min(range.start + PIECE);
+    // Reading a shorter hole is cheaper than sending it by itself.
+    if unwritten.end >= next
+        && let Some(end) = hole_end(file, &unwritten).filter(|end| *end >= next)
+    {
         return Ok(Piece::HoleUpTo(end));
     }
-    let len = (range.end - range.start).min(PIECE);
-    let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
+    let mut piece = vec![0; usize::try_from(next - range.start).unwrap_or(0)];
     file.read_exact_at(&mut piece, range.start)?;
     Ok(Piece::Data(piece.into()))
 }
 
 /// The end of the hole in which a range begins, or the range's own end if that comes first. `None`: the range begins
-/// with data, or with a hole that is shorter than a piece, or the file system knows no holes.
+/// with data, or the file system knows no holes.
 ///
 /// This moves the position of the file: whoever shares it reads by offset.
 fn hole_end(file: &File, range: &Range<u64>) -> Option<u64> {
-    let end = match lseek(file, i64::try_from(range.start).ok()?, Whence::SeekData) {
-        Ok(data) => u64::try_from(data).ok()?.min(range.end),
+    match lseek(file, i64::try_from(range.start).ok()?, Whence::SeekData) {
+        Ok(data) => Some(u64::try_from(data).ok()?.min(range.end)),
         // No data follows. A file that was cut off has no hole behind its end.
-        Err(Errno::ENXIO) if file.metadata().ok()?.len() >= range.end => range.end,
-        Err(_) => return None,
-    };
-    (end >= range.end.min(range.start + PIECE)).then_some(end)
+        Err(Errno::ENXIO) if file.metadata().ok()?.len() >= range.end => Some(range.end),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +205,7 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(64 * MIB).expect("grown");
         file.write_all_at(b"island", 32 * MIB).expect("written");
-        let of = |range: Range<u64>| match read_piece(&file, range).expect("read") {
+        let of = |range: Range<u64>| match read_piece(&file, range.clone(), range).expect("read") {
             Piece::HoleUpTo(end) => Err(end),
             Piece::Data(bytes) => Ok(bytes),
         };
@@ -195,6 +217,25 @@ mod tests {
         assert_eq!(island.len() as u64, PIECE);
         // Reading a short hole is cheaper than sending it by itself.
         assert_eq!(of(32 * MIB - 4096..40 * MIB).expect("data").len() as u64, PIECE);
-        assert!(read_piece(&file, 64 * MIB..65 * MIB).is_err(), "a file that was cut off");
+        let behind = 64 * MIB..65 * MIB;
+        assert!(read_piece(&file, behind.clone(), behind).is_err(), "a file that was cut off");
+    }
+
+    #[test]
+    fn what_was_written_is_read_though_the_file_system_shows_a_hole() {
+        let file = Arc::new(tempfile::tempfile().expect("a file"));
+        file.set_len(64 * MIB).expect("grown");
+        let section =
+            Section::with_unwritten(Arc::clone(&file), 0..64 * MIB, &[MIB..8 * MIB, 9 * MIB..99 * MIB]);
+        let of = |at: u64| {
+            let section = Section { range: at..section.range.end, ..section.clone() };
+            match read_piece(&file, section.range.clone(), section.unwritten()).expect("read") {
+                Piece::HoleUpTo(end) => Err(end),
+                Piece::Data(bytes) => Ok(bytes.len() as u64),
+            }
+        };
+        assert_eq!((of(0), of(8 * MIB), of(9 * MIB - 1)), (Ok(PIECE), Ok(PIECE), Ok(PIECE)));
+        assert_eq!((of(MIB), of(7 * MIB), of(9 * MIB)), (Err(8 * MIB), Err(8 * MIB), Err(64 * MIB)));
+        assert_eq!(of(8 * MIB - 1), Ok(PIECE), "a short hole");
     }
 }

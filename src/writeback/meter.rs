@@ -1,7 +1,7 @@
 //! How far an upload has got, and telling so while it takes long.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, interval_at};
 
+use super::draft::Draft;
 use crate::size;
 use crate::store::Section;
 
@@ -22,9 +23,13 @@ pub(super) struct Meter(Arc<Mutex<BTreeMap<u64, Arc<AtomicU64>>>>);
 
 impl Meter {
     /// A section that is about to be sent. One that is sent again counts once.
-    pub fn section(&self, file: Arc<File>, range: Range<u64>) -> Section {
-        let start = range.start;
-        let section = Section::new(file, range);
+    pub fn section(&self, draft: &Draft, range: Range<u64>) -> io::Result<Section> {
+        let unwritten = draft.state().unwritten(range.clone());
+        Ok(self.counted(Section::with_unwritten(draft.data()?, range, &unwritten)))
+    }
+
+    fn counted(&self, section: Section) -> Section {
+        let start = section.range.start;
         self.0.lock().insert(start, section.sent());
         section
     }
@@ -70,7 +75,7 @@ mod tests {
         let meter = Meter::default();
         let file = Arc::new(tempfile::tempfile().expect("a file"));
         for _ in 0..2 {
-            let section = meter.section(Arc::clone(&file), 0..100);
+            let section = meter.counted(Section::new(Arc::clone(&file), 0..100));
             section.sent().store(40, Ordering::Relaxed);
             assert_eq!(meter.sent(), 40);
         }

@@ -1,6 +1,7 @@
 //! Everything about a draft but its bytes: where it goes, what it is made of, what is known of the object there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -189,6 +190,14 @@ impl State {
     #[must_use]
     pub fn is_all_here(&self) -> bool {
         self.local.contains(0..self.base_limit.min(self.size))
+    }
+
+    /// What of a range nobody wrote to, and no base has, in order: zeros that the spool's file has no room for.
+    #[must_use]
+    pub fn unwritten(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut written = self.local.clone();
+        self.holes.iter().for_each(|hole| written.remove(hole));
+        written.gaps(range)
     }
 
     /// Bytes of holes that the bucket does not hold yet.

@@ -173,8 +173,7 @@ impl Shared {
         loop {
             while *stop.borrow_and_update() == Stop::No && sending.len() < IN_FLIGHT {
                 let Some((number, range)) = self.next(draft) else { break };
-                let file = draft.data().map_err(|error| unopened(key, &error))?;
-                let section = self.meter.section(file, range);
+                let section = self.meter.section(draft, range).map_err(|error| unopened(key, &error))?;
                 sending.push(async move { store.upload_part(key, id, number, &section).await });
             }
             let stopping = *stop.borrow();

@@ -395,7 +395,7 @@ impl Uploader {
         let etag = match plan(job.state.shape(), self.part_size) {
             Plan::Put => {
                 self.fill(job, 0..job.state.size).await?;
-                let section = job.meter.section(job.draft.data()?, 0..job.state.size);
+                let section = job.meter.section(job.draft, 0..job.state.size)?;
                 match self.store.put(&job.key, &job.headers, &section).await {
                     // A project may take larger files in parts than by one PUT.
                     Err(error) if error.exceeds_a_limit() && job.state.size > 0 => {
@@ -458,7 +458,7 @@ impl Uploader {
             return Ok(part);
         }
         self.fill(job, range.clone()).await?;
-        let section = job.meter.section(job.draft.data()?, range);
+        let section = job.meter.section(job.draft, range)?;
         Ok(self.store.upload_part(&job.key, id, number, &section).await?)
     }
 
