@@ -405,7 +405,10 @@ impl Fs {
                     // An upload or a rename may be about to give the draft another base.
                     self.moves_settled(base.as_ref().map_or("", |base| &base.key)).await;
                     drop(draft.changing().await);
-                    if draft.state().base == base {
+                    // The last daemon may have been killed when the bucket already held what the draft does.
+                    let may_be_stored = draft.state().is_recovered;
+                    let is_stored = may_be_stored && self.upload_draft(file.ino, draft).await.is_ok();
+                    if draft.state().base == base && !is_stored {
                         return Err(error);
                     }
                 }

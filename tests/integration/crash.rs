@@ -234,6 +234,28 @@ fn a_folder_that_is_renamed_by_a_daemon_killed_at_random_is_whole() {
     }
 }
 
+#[test]
+fn a_file_whose_upload_outlived_its_daemon_can_be_read_before_it_is_uploaded_again() {
+    let backend = standin_only!("it carries out a request and does not answer");
+    let bucket = backend.bucket();
+    let mut content = body(1, 20 << 20);
+    bucket.put("file", content.clone());
+    let mount = Mount::with(&backend, &bucket, "--part-size 5MiB --write-back --write-back-delay 10ms");
+    let lost = backend.fault(Fault::new(Action::LateHang).on("CompleteMultipartUpload"));
+    append(&mount.at("file"), b"more").expect("close does not wait");
+    content.extend_from_slice(b"more");
+    eventually("the upload", || (backend.standin().fault_hits(lost) > 0).then_some(()));
+    eventually("the new version", || (bucket.bytes("file")? == content).then_some(()));
+    let place = mount.kill();
+    backend.standin().clear_fault(lost);
+    // Most of the file is only in the bucket, and not in the version that the spool's record names.
+    let options = MountOptions::new(&backend, &bucket.name).args("--write-back --write-back-delay 1h");
+    let mount = options.place(place).start();
+    assert!(mount.read("file") == content);
+    mount.stop();
+    assert!(bucket.bytes("file").expect("it is there") == content);
+}
+
 /// Empties a file and writes it anew, by the mebibyte, until the daemon is killed behind the last one.
 fn kill_while_parts_are_sent(
     backend: &Backend,
