@@ -231,7 +231,8 @@ impl Fs {
 
     /// Begins a change of a file: no upload is under way meanwhile. From the first change until the bucket has it, its
     /// name stands for it, whatever a listing says.
-    pub(super) async fn change<'a>(&self, ino: u64, draft: &'a Draft) -> RwLockReadGuard<'a, ()> {
+    pub(super) async fn change<'a>(&self, ino: u64, draft: &'a Arc<Draft>) -> RwLockReadGuard<'a, ()> {
+        self.find_out_whether_stored(ino, draft).await;
         let changing = draft.changing().await;
         let is_first = {
             let state = draft.state();
@@ -241,6 +242,22 @@ impl Fs {
             self.show_draft(ino);
         }
         changing
+    }
+
+    /// The last daemon may have been killed when the bucket already held what the draft does, and no longer the version
+    /// that the draft lacks parts of. Once the draft is changed, nobody could tell: its upload looks first.
+    async fn find_out_whether_stored(&self, ino: u64, draft: &Arc<Draft>) {
+        let is_unknown = {
+            let state = draft.state();
+            state.is_recovered && state.error.is_none() && !state.is_all_here()
+        };
+        if !is_unknown {
+            return;
+        }
+        if let Err(FsError { cause: Some(cause), .. }) = self.upload_draft(ino, draft).await {
+            // A server that is away is not asked before every change.
+            draft.state().error.get_or_insert(cause);
+        }
     }
 
     pub(super) fn show_draft(&self, ino: u64) {

@@ -234,9 +234,10 @@ fn a_folder_that_is_renamed_by_a_daemon_killed_at_random_is_whole() {
     }
 }
 
-#[test]
-fn a_file_whose_upload_outlived_its_daemon_can_be_read_before_it_is_uploaded_again() {
-    let backend = standin_only!("it carries out a request and does not answer");
+/// A daemon that is killed after the server has carried out its upload, and the next mount, which has the file in its
+/// spool: most of it is only in the bucket, and not in the version that the record names.
+fn after_an_upload_that_outlived_its_daemon(check: impl FnOnce(&Mount, &mut Vec<u8>)) {
+    let Some(backend) = Backend::standin_only("it carries out a request and does not answer") else { return };
     let bucket = backend.bucket();
     let mut content = body(1, 20 << 20);
     bucket.put("file", content.clone());
@@ -248,12 +249,26 @@ fn a_file_whose_upload_outlived_its_daemon_can_be_read_before_it_is_uploaded_aga
     eventually("the new version", || (bucket.bytes("file")? == content).then_some(()));
     let place = mount.kill();
     backend.standin().clear_fault(lost);
-    // Most of the file is only in the bucket, and not in the version that the spool's record names.
     let options = MountOptions::new(&backend, &bucket.name).args("--write-back --write-back-delay 1h");
     let mount = options.place(place).start();
+    check(&mount, &mut content);
     assert!(mount.read("file") == content);
     mount.stop();
     assert!(bucket.bytes("file").expect("it is there") == content);
+    assert_eq!(bucket.keys(), ["file"], "nothing is taken for another client's change");
+}
+
+#[test]
+fn a_file_whose_upload_outlived_its_daemon_can_be_read_before_it_is_uploaded_again() {
+    after_an_upload_that_outlived_its_daemon(|_, _| {});
+}
+
+#[test]
+fn a_file_whose_upload_outlived_its_daemon_can_be_changed_before_it_is_uploaded_again() {
+    after_an_upload_that_outlived_its_daemon(|mount, content| {
+        append(&mount.at("file"), b"and more").expect("appended");
+        content.extend_from_slice(b"and more");
+    });
 }
 
 /// Empties a file and writes it anew, by the mebibyte, until the daemon is killed behind the last one.
