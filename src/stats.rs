@@ -50,6 +50,21 @@ impl Operation {
         Self::GetBucket,
     ];
 
+    /// Whether it brings something to its end: a file, a part of one, a removal.
+    #[must_use]
+    pub const fn stores(self) -> bool {
+        matches!(
+            self,
+            Self::PutObject
+                | Self::CopyObject
+                | Self::DeleteObject
+                | Self::DeleteObjects
+                | Self::UploadPart
+                | Self::UploadPartCopy
+                | Self::CompleteMultipartUpload
+        )
+    }
+
     /// The name S3 gives it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -100,8 +115,12 @@ pub struct Stats {
     requests: [Counter; Operation::ALL.len()],
     /// Requests that were sent again after a passing failure.
     pub retries: Counter,
-    /// Requests that were answered.
+    /// Requests that were carried out.
     pub answers: Counter,
+    /// Those of them that stored or removed something, see [`Operation::stores`].
+    pub stored: Counter,
+    /// Answers that tell of an error that may pass.
+    pub error_answers: Counter,
     /// Whether the server has answered anything yet, be it a refusal.
     was_answered: AtomicBool,
     /// Requests sent and not yet answered in full.

@@ -34,7 +34,7 @@ pub fn run(args: &BucketsArgs) -> Result<(), CliError> {
         warn(warning);
     }
     let buckets = list(&access.service, &access.credential, &mount::tuning(&settings)?)?;
-    print(&buckets, args.json).map_err(|error| CliError::failed(format!("cannot print: {error}")))?;
+    print(&buckets, args.json).map_err(|error| CliError::unprintable(&error))?;
     if buckets.is_empty() {
         match access.credential.authority.identity() {
             Identity::User { .. } => {

@@ -1,6 +1,6 @@
 //! Why a command failed: text for a person, and the exit code that goes with it.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// A failed command. The text says what to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,16 @@ impl CliError {
 
     pub fn failed(text: impl Into<String>) -> Self {
         Self::Failed(text.into())
+    }
+
+    /// Why a command's output could not be written. A reader that has seen enough (`supafs buckets | head`) closes the
+    /// pipe: that is an end like another.
+    #[must_use]
+    pub fn unprintable(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Told(0),
+            _ => Self::failed(format!("cannot print: {error}")),
+        }
     }
 
     /// The exit code.

@@ -1,5 +1,7 @@
 //! `supafs login` and `supafs logout`: sessions of Supabase Auth, kept under a name.
 
+use std::io::{self, Write};
+
 use super::access::{self, API_KEYS};
 use super::args::{LoginArgs, LogoutArgs};
 use super::error::CliError;
@@ -51,9 +53,12 @@ pub fn sign_in(args: &LoginArgs) -> Result<(), CliError> {
     let kept = kept(url, project_ref, api_key, grant);
     let lock = file.lock().map_err(CliError::failed)?;
     replace(&lock, &name, &kept, &claims)?;
-    println!("signed in as {} of project {}", who(&kept, &claims), kept.project_ref);
-    println!("the session is kept as {name:?}; mount with it: supafs mount --user {name} BUCKET MOUNTPOINT");
-    Ok(())
+    say(&format!(
+        "signed in as {} of project {}\nthe session is kept as {name:?}; mount with it: supafs mount --user {name} \
+         BUCKET MOUNTPOINT",
+        who(&kept, &claims),
+        kept.project_ref
+    ))
 }
 
 fn kept(url: String, project_ref: String, api_key: Secret, grant: Grant) -> Kept {
@@ -159,9 +164,13 @@ fn sign_out_of(name: &str) -> Result<(), CliError> {
         result => result,
     };
     lock.remove().map_err(CliError::failed)?;
-    println!("signed out of {name:?}");
+    let said = say(&format!("signed out of {name:?}"));
     if let Err(refusal) = ended {
         warn(&format!("the session is forgotten here, but could not be ended on the server: {refusal}"));
     }
-    Ok(())
+    said
+}
+
+fn say(text: &str) -> Result<(), CliError> {
+    writeln!(io::stdout(), "{text}").map_err(|error| CliError::unprintable(&error))
 }

@@ -21,7 +21,7 @@ use crate::store::is_header_value;
 use crate::writeback::MIN_PART;
 use crate::{daemon, machine, state_dir, sys};
 
-/// Exit code where files are left in the spool (`EX_TEMPFAIL`).
+/// Exit code where not all that was acknowledged is in the bucket (`EX_TEMPFAIL`).
 pub const STAGED: u8 = 75;
 
 const MIN_CACHE: u64 = 16 << 20;
@@ -114,7 +114,7 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
         });
     drop(presence);
     match ended {
-        Ok(0) => Ok(()),
+        Ok(left) if left.total() == 0 => Ok(()),
         // What is left was said in the log; sysexits calls it a temporary failure.
         Ok(_) => Err(CliError::Told(STAGED)),
         Err(error) => Err(CliError::failed(error.to_string())),

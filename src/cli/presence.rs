@@ -1,7 +1,7 @@
 //! How `unmount` knows that the daemon has ended: a file that the daemon holds locked while it lives.
 //!
-//! The lock goes with the process however it ends, so a file that can be locked is a leftover. Its first line tells how
-//! many files the daemon still has to upload, for whoever waits.
+//! The lock goes with the process however it ends, so a file that can be locked is a leftover. Its first line tells what
+//! the daemon still has to send, for whoever waits.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 
-use crate::daemon::{Left, Remaining};
+use crate::daemon::{Left, RefusedCount, Remaining, Trouble, TroubleKind, Unsent};
 use crate::{private_file, state_dir};
 
 /// Held by a daemon for as long as it lives.
@@ -22,11 +23,21 @@ pub struct Presence {
     lock: Flock<File>,
 }
 
-/// Digits of the number of files on the first line.
-const WIDTH: usize = 12;
-/// Digits of the seconds behind it: how long a server that does not answer is still waited for. Behind them stands the
-/// number of files that the server refused.
-const SECONDS: usize = 8;
+/// The first line has room for the longest report, so that a reader never finds half of one behind another.
+const WIDTH: usize = 256;
+
+/// The first line, as JSON.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
+struct Report {
+    uploads: usize,
+    deletions: usize,
+    refused_contents: usize,
+    refused_settings: usize,
+    refused_deletions: usize,
+    trouble: Option<TroubleKind>,
+    patience_seconds: u64,
+}
 
 /// A daemon that has not ended.
 pub struct Outlived {
@@ -42,17 +53,15 @@ impl Presence {
         let dir = state_dir::below("mounts")?;
         let path = dir.join(format!("{}{}", prefix(mountpoint), std::process::id()));
         let mut file = private_file::open(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
-        write!(file, "{:>WIDTH$}{:>SECONDS$}{:>WIDTH$}\n{}\n", 0, 0, 0, mountpoint.display())?;
+        writeln!(file, "{}{}", line(Remaining::default()), mountpoint.display())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, lock })
     }
 
     /// Tells how the upload at the end goes.
-    pub fn tell(&self, Remaining { files, refused, away }: Remaining) {
-        let seconds = away.map_or(0, |away| away.as_secs().max(1));
+    pub fn tell(&self, remaining: Remaining) {
         // Who waits is told less then, and waits all the same.
-        let line = format!("{files:>WIDTH$}{seconds:>SECONDS$}{refused:>WIDTH$}");
-        let _untold = self.lock.write_all_at(line.as_bytes(), 0);
+        let _untold = self.lock.write_all_at(line(remaining).as_bytes(), 0);
     }
 }
 
@@ -63,44 +72,57 @@ impl Drop for Presence {
     }
 }
 
-/// Waits until no daemon of `mountpoint` is left, and answers what they left in the spool. A daemon that
-/// uploads is waited for as long as it does (`--drain-timeout` bounds that), another one for `patience`. `progress` is
-/// told how it goes, whenever that changes.
-///
-/// # Errors
-/// The process id of one that does not end.
-pub fn wait_for_end(
-    mountpoint: &Path,
-    patience: Duration,
-    mut progress: impl FnMut(Remaining),
-) -> Result<Left, Outlived> {
-    let prefix = prefix(mountpoint);
-    let mut all = Left { late: 0, refused: 0 };
-    for path in announced(&prefix) {
-        let Ok(file) = File::open(&path) else { continue };
-        let mut deadline = Instant::now() + patience;
-        let mut told = Remaining { files: 0, refused: 0, away: None };
-        while is_held(&file) {
-            let left = read_left(&file);
-            if left != told {
-                progress(left);
-                told = left;
-            }
-            if left.files > 0 {
-                deadline = Instant::now() + patience;
-            } else if Instant::now() > deadline {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(Outlived { pid: name[prefix.len()..].to_owned() });
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        // What it told last stands.
-        let Remaining { files, refused, .. } = read_left(&file);
-        all.late += files;
-        all.refused += refused;
-        let _ = fs::remove_file(&path);
+/// The daemons of a mount point. They are looked for before it is unmounted: one that has nothing to send ends, and takes
+/// its file away, in a moment.
+pub struct Daemons {
+    prefix: String,
+    found: Vec<(PathBuf, File)>,
+}
+
+impl Daemons {
+    #[must_use]
+    pub fn of(mountpoint: &Path) -> Self {
+        let prefix = prefix(mountpoint);
+        let found = announced(&prefix).into_iter();
+        let found = found.filter_map(|path| Some((path.clone(), File::open(&path).ok()?))).collect();
+        Self { prefix, found }
     }
-    Ok(all)
+
+    /// Waits until they have ended, and answers what they left. One that still sends is waited for as long as it does
+    /// (`--drain-timeout` bounds that), another one for `patience`. `progress` is told how it goes, whenever that changes.
+    ///
+    /// # Errors
+    /// The process id of one that does not end.
+    pub fn wait(self, patience: Duration, mut progress: impl FnMut(Remaining)) -> Result<Left, Outlived> {
+        let mut all = Left::default();
+        for (path, file) in self.found {
+            let mut deadline = Instant::now() + patience;
+            let mut told = Remaining::default();
+            while is_held(&file) {
+                let remaining = read(&file);
+                if remaining != told {
+                    progress(remaining);
+                    told = remaining;
+                }
+                if remaining.left.unsent.total() > 0 {
+                    deadline = Instant::now() + patience;
+                } else if Instant::now() > deadline {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    return Err(Outlived { pid: name[self.prefix.len()..].to_owned() });
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // What it told last stands.
+            let Left { unsent, refused } = read(&file).left;
+            all.unsent.uploads += unsent.uploads;
+            all.unsent.deletions += unsent.deletions;
+            all.refused.contents += refused.contents;
+            all.refused.settings += refused.settings;
+            all.refused.deletions += refused.deletions;
+            let _ = fs::remove_file(&path);
+        }
+        Ok(all)
+    }
 }
 
 /// The files of daemons of a mount point: in this user's state directory, and, for root, whose home is not the
@@ -124,21 +146,39 @@ fn announced(prefix: &str) -> BTreeSet<PathBuf> {
     found
 }
 
-fn read_left(file: &File) -> Remaining {
-    let mut line = [0; WIDTH + SECONDS + WIDTH];
-    let read = file.read_at(&mut line, 0).unwrap_or(0);
-    let number = |digits: &[u8]| {
-        // A daemon of an earlier version has nothing behind the first number.
-        let text = std::str::from_utf8(digits).ok()?.lines().next()?;
-        text.trim().parse::<u64>().ok()
+fn line(Remaining { left: Left { unsent, refused }, trouble }: Remaining) -> String {
+    let report = Report {
+        uploads: unsent.uploads,
+        deletions: unsent.deletions,
+        refused_contents: refused.contents,
+        refused_settings: refused.settings,
+        refused_deletions: refused.deletions,
+        trouble: trouble.map(|trouble| trouble.kind),
+        patience_seconds: trouble.map_or(0, |trouble| trouble.patience.as_secs().max(1)),
     };
-    let (files, rest) = line[..read].split_at(WIDTH.min(read));
-    let (seconds, refused) = rest.split_at(SECONDS.min(rest.len()));
-    let count = |digits| number(digits).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let json = serde_json::to_string(&report).unwrap_or_default();
+    format!("{json:<WIDTH$}\n")
+}
+
+fn read(file: &File) -> Remaining {
+    let mut line = [0; WIDTH];
+    let len = file.read_at(&mut line, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(&line[..len]);
+    let first = text.lines().next().unwrap_or_default();
+    let report: Report = serde_json::from_str(first.trim()).unwrap_or_else(|_| Report {
+        // A daemon of an earlier version begins with the number of files in 12 digits.
+        uploads: first.get(..12).and_then(|digits| digits.trim().parse().ok()).unwrap_or(0),
+        ..Report::default()
+    });
+    let refused = RefusedCount {
+        contents: report.refused_contents,
+        settings: report.refused_settings,
+        deletions: report.refused_deletions,
+    };
+    let patience = Duration::from_secs(report.patience_seconds);
     Remaining {
-        files: count(files),
-        refused: count(refused),
-        away: number(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        left: Left { unsent: Unsent { uploads: report.uploads, deletions: report.deletions }, refused },
+        trouble: report.trouble.map(|kind| Trouble { kind, patience }),
     }
 }
 

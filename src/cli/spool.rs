@@ -24,8 +24,7 @@ pub fn run(command: &SpoolCommand) -> Result<(), CliError> {
     match command {
         SpoolCommand::List { json, place } => {
             let (staged, unreadable) = contents(place)?;
-            print(&staged, &unreadable, *json)
-                .map_err(|error| CliError::failed(format!("cannot print: {error}")))
+            print(&staged, &unreadable, *json).map_err(|error| CliError::unprintable(&error))
         }
         SpoolCommand::Retry { ids, all, place } => {
             let (staged, _) = contents(place)?;
@@ -176,6 +175,22 @@ fn place_of(file: &Staged) -> String {
     file.record.owner.whole_key(&file.record.key)
 }
 
+/// The same, as people know it: a placeholder stands for its folder.
+fn shown(file: &Staged) -> String {
+    let place = place_of(file);
+    let place = place.strip_suffix(name::PLACEHOLDER).unwrap_or(&place);
+    if file.record.settings_only {
+        format!("{place} (only its mode, owner, times or attributes)")
+    } else {
+        place.to_owned()
+    }
+}
+
+/// What is to be stored of a file, where that is not its settings alone.
+fn bytes(file: &Staged) -> Option<u64> {
+    (!file.record.settings_only).then_some(file.record.size)
+}
+
 fn state(file: &Staged) -> &'static str {
     match file.record.state {
         RecordState::Open => "open",
@@ -203,6 +218,7 @@ fn print(staged: &[Staged], unreadable: &[PathBuf], json: bool) -> io::Result<()
                     "state": state(file),
                     "key": place_of(file),
                     "size": record.size,
+                    "settings_only": record.settings_only,
                     "age_seconds": age(file).as_secs(),
                     "identity": record.owner.identity,
                     "endpoint": record.owner.endpoint,
@@ -222,14 +238,9 @@ fn print(staged: &[Staged], unreadable: &[PathBuf], json: bool) -> io::Result<()
     for file in staged {
         let age = humantime::format_duration(age(file)).to_string();
         let age = age.split(' ').next().unwrap_or_default().to_owned();
-        let (size, key) = (units::shown(file.record.size), place_of(file));
-        write!(
-            out,
-            "{:<20} {:<9} {size:>9} {age:>7}  {key}, by {}",
-            file.id,
-            state(file),
-            file.record.owner.identity
-        )?;
+        let size = bytes(file).map_or_else(|| "-".to_owned(), units::shown);
+        let (key, identity) = (shown(file), &file.record.owner.identity);
+        write!(out, "{:<20} {:<9} {size:>9} {age:>7}  {key}, by {identity}", file.id, state(file))?;
         match &file.record.error {
             // One line a file, for grep and for the eye.
             Some(error) => writeln!(out, ": {}", error.replace('\n', " "))?,
@@ -237,7 +248,7 @@ fn print(staged: &[Staged], unreadable: &[PathBuf], json: bool) -> io::Result<()
         }
     }
     if !staged.is_empty() {
-        let total = staged.iter().map(|file| file.record.size).sum();
+        let total = staged.iter().filter_map(bytes).sum();
         let files = if staged.len() == 1 { "file" } else { "files" };
         writeln!(out, "{} {files}, {}", staged.len(), units::shown(total))?;
     }

@@ -9,8 +9,9 @@ use nix::mount::{MntFlags, umount2};
 
 use super::args::UnmountArgs;
 use super::error::CliError;
-use super::{mount, mount_table, mountpoint, presence};
-use crate::daemon::Remaining;
+use super::presence::Daemons;
+use super::{mount, mount_table, mountpoint};
+use crate::daemon::{Left, Remaining, Trouble, TroubleKind, Unsent};
 
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -31,6 +32,7 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
             entry.source, entry.fstype
         )));
     }
+    let daemons = Daemons::of(&target);
     if args.lazy || mountpoint::is_dead(&target) {
         mountpoint::detach(&target)?;
     } else {
@@ -42,30 +44,17 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
     }
     let mut was_waiting = false;
     let progress = |remaining: Remaining| {
-        was_waiting |= remaining.files > 0;
+        was_waiting |= remaining.left.unsent.total() > 0;
         say(remaining);
     };
-    let left = presence::wait_for_end(&target, PATIENCE, progress).map_err(|outlived| {
+    let left = daemons.wait(PATIENCE, progress).map_err(|outlived| {
         CliError::failed(format!(
             "{shown} is unmounted, but the daemon (process {}) does not end; see its log",
             outlived.pid
         ))
     })?;
-    if left.late > 0 {
-        eprintln!(
-            "supafs: {} not uploaded in time; they are safe in the spool, and the next mount of this bucket goes on: \
-             see `supafs spool list`",
-            left.late
-        );
-    }
-    if left.refused > 0 {
-        eprintln!(
-            "supafs: {} refused by the server after they were closed; they are not in the bucket, and are kept in the \
-             spool: see `supafs spool list`, then `supafs spool retry`, `export` or `discard`",
-            left.refused
-        );
-    }
-    if left.late + left.refused > 0 {
+    say_what_is_left(left);
+    if left.total() > 0 {
         return Err(CliError::Told(mount::STAGED));
     }
     if was_waiting {
@@ -74,17 +63,67 @@ pub fn run(args: &UnmountArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Tells how the upload at the end goes.
-fn say(remaining: Remaining) {
-    match remaining {
-        Remaining { files: 0, away: None, .. } => {}
-        Remaining { files, away: None, .. } => eprintln!("supafs: uploading, {files} left"),
-        Remaining { files, away: Some(left), .. } => eprintln!(
-            "supafs: the server does not answer; waiting for it for up to {}, with {files} left to upload; what is not \
-             uploaded then stays in the spool for the next mount",
-            humantime::format_duration(left)
-        ),
+/// Tells how it goes while the daemon sends what is left.
+fn say(Remaining { left: Left { unsent, .. }, trouble }: Remaining) {
+    if unsent.total() == 0 {
+        return;
     }
+    let Some(Trouble { kind, patience }) = trouble else {
+        return eprintln!("supafs: {} left", of(unsent));
+    };
+    let what = match kind {
+        TroubleKind::Silence => "the server does not answer; waiting for it",
+        TroubleKind::Errors => "the server answers with errors; trying again",
+    };
+    eprintln!(
+        "supafs: {what} for up to {}, with {} left; what is not sent then stays in the spool for the next mount",
+        humantime::format_duration(patience),
+        of(unsent)
+    );
+}
+
+/// Tells what was acknowledged and is not so in the bucket.
+fn say_what_is_left(Left { unsent, refused }: Left) {
+    if unsent.total() > 0 {
+        eprintln!(
+            "supafs: {} not sent in time; the spool keeps what is to be sent, and the next mount of this bucket goes \
+             on: see `supafs spool list`",
+            of(unsent)
+        );
+    }
+    let told = |count: usize, one: &str, many: &str, rest: &str| {
+        if count > 0 {
+            let what = if count == 1 { one } else { many };
+            eprintln!(
+                "supafs: refused by the server after they had been acknowledged: {count} {what}; {rest}"
+            );
+        }
+    };
+    told(
+        refused.contents,
+        "file or folder",
+        "files or folders",
+        "not in the bucket, but kept in the spool: see `supafs spool list`, then `supafs spool retry`, `export` or \
+         `discard`",
+    );
+    told(
+        refused.settings,
+        "change of a mode, an owner, times or attributes",
+        "changes of modes, owners, times or attributes",
+        "the bucket holds what was set before; the log says of which file or folder, and why",
+    );
+    told(refused.deletions, "deletion", "deletions", "still in the bucket; the log says which, and why");
+}
+
+/// `3 uploads and 1 deletion`.
+fn of(Unsent { uploads, deletions }: Unsent) -> String {
+    let count = |count: usize, one: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{count} {one}s")),
+    };
+    let both = [count(uploads, "upload"), count(deletions, "deletion")];
+    both.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
 fn unmount(target: &Path) -> Result<(), CliError> {

@@ -42,7 +42,7 @@ pub fn run(args: &WhoamiArgs) -> Result<(), CliError> {
         Choice::Session { who, .. } if who.setting == Setting::User => kept(&settings, &choice)?,
         _ => configured(access::resolve(&settings)?),
     };
-    print(&told, args.json).map_err(|error| CliError::failed(format!("cannot print: {error}")))
+    print(&told, args.json).map_err(|error| CliError::unprintable(&error))
 }
 
 /// A kept session is shown as it lies there: looking does not refresh it.

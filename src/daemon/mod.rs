@@ -14,8 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-pub use crate::fs::Left;
-pub use ending::Remaining;
+pub use crate::fs::{Left, RefusedCount, Unsent};
+pub use ending::{Remaining, Trouble, TroubleKind};
 
 use crate::config::{MountConfig, Root, Writing};
 use crate::fs::Fs;
@@ -42,9 +42,9 @@ const GRACE: Duration = Duration::from_secs(5);
 #[error("{0}")]
 pub struct DaemonError(pub String);
 
-/// Mounts, calls `ready` once the mount answers, `progress` with the number of files that are left to upload at the end,
-/// and serves until unmounted or told to stop
-/// (SIGTERM, SIGINT). Called with no other thread running; builds its own tokio runtime.
+/// Mounts, calls `ready` once the mount answers, serves until unmounted or told to stop (SIGTERM, SIGINT), and calls
+/// `progress` while what is left is sent at the end. Answers what was acknowledged and is not so in the bucket. Called
+/// with no other thread running; builds its own tokio runtime.
 ///
 /// # Errors
 /// When the bucket cannot be reached under this credential or the mount is refused; nothing is mounted then.
@@ -58,7 +58,7 @@ pub fn run(
     authority: Arc<dyn Authority>,
     ready: impl FnOnce(),
     progress: impl Fn(Remaining),
-) -> Result<usize, DaemonError> {
+) -> Result<Left, DaemonError> {
     let runtime = runtime().map_err(|error| DaemonError(format!("cannot start: {error}")))?;
     let stats = Arc::new(Stats::default());
     let tuning = &config.tuning;
@@ -73,7 +73,7 @@ pub fn run(
 
     let (invalidations, forgotten) = mpsc::unbounded_channel();
     let identity = authority.identity();
-    let (writing, left) = {
+    let (writing, recovered) = {
         let _context = runtime.enter();
         spool(&config, &identity)?
     };
@@ -105,7 +105,7 @@ pub fn run(
     // Before the first lookup: what an earlier mount left is shown at once.
     if is_writable {
         let _context = runtime.enter();
-        resume(&fs, left);
+        resume(&fs, recovered);
     }
     let mounted = fuse::mount(Arc::clone(&fs), forgotten, &request, runtime.handle().clone())
         .map_err(|error| DaemonError(refused_message(&config.mountpoint, &error)))?;
@@ -119,13 +119,13 @@ pub fn run(
         runtime: runtime.handle().clone(),
     };
     runtime.block_on(serve(signals, mounted, &report, &*authority));
-    let staged = runtime.block_on(ending::drain(&fs, &report.stats, config.writing.drain_timeout, progress));
+    let left = runtime.block_on(ending::drain(&fs, &report.stats, config.writing.drain_timeout, progress));
     fs.end();
     report.write();
     tracing::info!("unmounted");
     // Files that are still open may ask until the process ends, and an operation panics on a runtime that is down.
     std::mem::forget(runtime);
-    Ok(staged)
+    Ok(left)
 }
 
 /// What a mount needs that may write.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::inode::ROOT;
-use super::save::Writer;
 use super::{Fs, FsError, Invalidation};
 use crate::attrs::Modified;
 use crate::meta::{Entry, FileVersion, Kind};
@@ -193,7 +192,8 @@ impl Watcher for Fs {
             // Something else has the name by now.
             return;
         }
-        let Some(error) = refused else { return };
+        let Some(error) = refused else { return self.refused_later.deletion_settled(removal.key()) };
+        self.refused_later.deletion(removal.key());
         tracing::error!(key = removal.key(), %error, "the server refused to delete it; it is shown again");
         self.meta.unchanged(prefix, &name);
         self.meta.invalidate(prefix);
@@ -226,11 +226,4 @@ impl Watcher for Fs {
 /// A key's prefix, with its slash, and its last component.
 pub(super) fn split(key: &str) -> (&str, &str) {
     key.split_at(key.rfind('/').map_or(0, |at| at + 1))
-}
-
-impl Writer {
-    /// What is left behind when a mount ends before the server has answered.
-    pub(super) fn staged(&self) -> usize {
-        self.queue.len() + self.removals.len()
-    }
 }

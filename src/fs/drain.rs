@@ -6,29 +6,59 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::Fs;
+use super::refused_later::RefusedCount;
 use super::save::Writer;
 use crate::writeback::Draft;
 
-/// What a mount leaves in the spool when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was acknowledged and is still to be sent. This mount, or the next one, goes on with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// Files, new folders, and settings of either.
+    pub uploads: usize,
+    /// Objects to be deleted.
+    pub deletions: usize,
+}
+
+impl Unsent {
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.uploads + self.deletions
+    }
+}
+
+/// What was acknowledged and is not so in the bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Files that were not uploaded in time: the next mount goes on with them.
-    pub late: usize,
-    /// Files that the server refused after they were closed: they stay until somebody decides.
-    pub refused: usize,
+    pub unsent: Unsent,
+    pub refused: RefusedCount,
+}
+
+impl Left {
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.unsent.total() + self.refused.total()
+    }
 }
 
 impl Fs {
-    /// Waits for everything that is queued; answers what is left in the spool.
-    pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Left {
-        let Ok(writer) = self.writer() else { return Left { late: 0, refused: 0 } };
+    /// Waits for everything that is queued; answers what is left.
+    pub async fn drain(&self, until: Instant, progress: impl Fn(Unsent)) -> Left {
+        let Ok(writer) = self.writer() else { return Left::default() };
         self.ends.store(true, Ordering::Relaxed);
         self.end_what_was_told();
-        let uploads = writer.queue.drain(until, progress).await;
-        let removals = writer.removals.drain(until).await;
-        let unsaved = self.unsaved(writer);
-        let is_all = uploads.is_ok() && removals.is_ok() && unsaved == 0;
-        Left { late: if is_all { 0 } else { writer.staged() + unsaved }, refused: self.refused_behind() }
+        let progress = |_| progress(self.waiting());
+        // How much is left at the end of the time is counted below.
+        let _ = tokio::join!(writer.queue.drain(until, progress), writer.removals.drain(until, progress));
+        let waiting = self.waiting();
+        let unsent = Unsent { uploads: waiting.uploads + self.unsaved(writer), ..waiting };
+        Left { unsent, refused: self.refused_later.count(&writer.spool) }
+    }
+
+    /// What is queued.
+    #[must_use]
+    pub fn waiting(&self) -> Unsent {
+        let Ok(writer) = self.writer() else { return Unsent::default() };
+        Unsent { uploads: writer.queue.len(), deletions: writer.removals.len() }
     }
 
     /// Drafts in use, uploads and removals that wait, and bytes in the spool.
@@ -36,25 +66,7 @@ impl Fs {
     pub fn unsent(&self) -> (usize, usize, u64) {
         let Some(writer) = &self.writer else { return (0, 0, 0) };
         let drafts = self.inodes.lock().iter().filter(|(_, inode)| inode.draft().is_some()).count();
-        (drafts, writer.staged(), writer.spool.used())
-    }
-
-    /// Notes that a file is about to be parked whose writer has heard that all is well. The writer of a torn one has not.
-    pub(super) fn keeps(&self, draft: &Draft) {
-        if let Ok(writer) = self.writer()
-            && draft.torn().is_none()
-        {
-            writer.kept.lock().insert(draft.id().to_owned());
-        }
-    }
-
-    /// Files that this mount parked after their writers had heard that all is well, but for those that somebody has
-    /// decided about since.
-    #[must_use]
-    pub fn refused_behind(&self) -> usize {
-        let Ok(writer) = self.writer() else { return 0 };
-        let kept = writer.kept.lock().clone();
-        kept.iter().filter(|id| writer.spool.is_parked(id)).count()
+        (drafts, self.waiting().total(), writer.spool.used())
     }
 
     /// The mount is gone, and the end of a file that a policy forbids may not have been heard yet: nothing of it is kept.

@@ -69,6 +69,8 @@ pub(super) struct Folder {
     /// The bucket holds nothing of the folder yet.
     is_new: bool,
     wanted: Mutex<Wanted>,
+    /// What the folder looked like before the first of the changes.
+    before: Option<Attrs>,
     /// Held while it is written. Whether that was tried.
     writing: tokio::sync::Mutex<bool>,
 }
@@ -91,23 +93,23 @@ impl Job for Write {
         match self.fs.write_folder(&self.folder).await {
             Ok(true) => Outcome::Done,
             Ok(false) => Outcome::Changed,
-            Err(error) if error.cause.as_ref().is_some_and(|cause| !is_final(cause.kind)) => Outcome::Retry,
             Err(error) => {
                 self.fs.folder_refused(&self.folder, &error);
-                Outcome::Failed
+                match error.cause {
+                    Some(cause) if cause.is_unreached() => Outcome::Unreached,
+                    Some(cause) if !is_final(cause.kind) => Outcome::Retry,
+                    _ => Outcome::Failed,
+                }
             }
         }
     }
 
     fn ended(&self, failed: bool) {
         let folder = &self.folder;
-        let is_wanted = self.fs.forget_folder(folder);
-        if !(failed && is_wanted && folder.is_new) {
-            return folder.record.discard();
-        }
-        self.fs.hide_folder(&folder.prefix);
-        if let Err(error) = folder.record.park() {
-            tracing::error!(folder = &*folder.prefix, %error, "cannot note in the spool that a folder was not made");
+        if self.fs.forget_folder(folder) && failed {
+            self.fs.give_up_folder(folder);
+        } else {
+            folder.record.discard();
         }
     }
 }
@@ -118,8 +120,13 @@ impl Fs {
         !self.may_be_refused && self.writer.as_ref().is_some_and(|writer| writer.options.write_back)
     }
 
-    /// Writes a folder's placeholder a moment later.
-    pub(super) fn queue_folder(&self, prefix: &str, entries: Entries, is_new: bool) -> Result<(), FsError> {
+    /// Writes a folder's placeholder a moment later. `before`: what the folder looked like without the change.
+    pub(super) fn queue_folder(
+        &self,
+        prefix: &str,
+        entries: Entries,
+        (is_new, before): (bool, Option<Attrs>),
+    ) -> Result<(), FsError> {
         let (writer, Some(fs)) = (self.writer()?, self.me.upgrade()) else { return Ok(()) };
         let mut folders = self.folders.lock();
         let folder = if let Some(folder) = folders.get(prefix) {
@@ -132,6 +139,7 @@ impl Fs {
                 record: Draft::new(&writer.spool, state)?,
                 is_new,
                 wanted: Mutex::default(),
+                before,
                 writing: tokio::sync::Mutex::default(),
             });
             folders.insert(prefix.into(), Arc::clone(&folder));
@@ -185,9 +193,14 @@ impl Fs {
     }
 
     /// Changes entries of a folder's metadata: a moment later, or as a user now, with the server's answer.
-    pub(super) async fn set_placeholder(&self, prefix: &str, entries: Entries) -> Result<(), FsError> {
+    pub(super) async fn set_placeholder(
+        &self,
+        prefix: &str,
+        entries: Entries,
+        before: Option<Attrs>,
+    ) -> Result<(), FsError> {
         if !self.may_be_refused {
-            return self.queue_folder(prefix, entries, false);
+            return self.queue_folder(prefix, entries, (false, before));
         }
         let had = self.folder_headers(prefix).await?;
         self.put_placeholder(prefix, &changed(had, &entries)).await
@@ -198,7 +211,7 @@ impl Fs {
         let headers = record.state().headers(None, ObjectHeaders::default);
         let attrs = Attrs::from_metadata(&headers.metadata);
         let entries = record.state().changes.metadata.clone();
-        if let Err(error) = self.queue_folder(prefix, entries, true) {
+        if let Err(error) = self.queue_folder(prefix, entries, (true, None)) {
             return tracing::warn!(folder = prefix, %error, "a folder waits in the spool for the next mount");
         }
         record.discard();
@@ -250,6 +263,8 @@ impl Fs {
         }
         folders.remove(&folder.prefix);
         drop(folders);
+        self.refused_later.settings_stored(&folder.prefix);
+        self.refusals.lock().pop(&*folder.prefix);
         // Also where the queue did not ask for it: what is done must not be done again after a crash.
         folder.record.discard();
         let (above, component) = super::behind::split(folder.prefix.trim_end_matches('/'));
@@ -276,7 +291,7 @@ impl Fs {
             let to = format!("{target}{}", &folder.prefix[source.len()..]);
             let entries = folder.wanted.lock().entries.clone();
             self.known.moved_directory(&folder.prefix, &to);
-            if let Err(error) = self.queue_folder(&to, entries, folder.is_new) {
+            if let Err(error) = self.queue_folder(&to, entries, (folder.is_new, folder.before)) {
                 // What was acknowledged stays in the spool.
                 tracing::error!(
                     folder = to, %error,
@@ -329,15 +344,60 @@ impl Fs {
         is_wanted
     }
 
+    /// Notes why a placeholder was not written, where people look for it.
     fn folder_refused(&self, folder: &Folder, error: &FsError) {
-        let words =
+        let words: Arc<str> =
             error.cause.as_ref().map_or_else(|| error.to_string(), |cause| cause.message.clone()).into();
+        if let Err(error) = folder.record.save(|record| record.error = Some(words.to_string())) {
+            tracing::warn!(%error, "cannot note in the spool why a folder was not written");
+        }
+        self.note_refusal(&folder.prefix, words);
+    }
+
+    /// Nothing more is tried: a new folder is kept in the spool, and what was set on another one is as it was before.
+    fn give_up_folder(&self, folder: &Folder) {
         let prefix = &*folder.prefix;
-        self.note_refusal(prefix, words);
-        if folder.is_new {
-            tracing::error!(folder = prefix, %error, "the server refused a new folder; see `supafs spool list`");
-        } else {
-            tracing::error!(folder = prefix, %error, "what was set on a folder is not in the bucket");
+        let why = folder.record.why_not_uploaded().unwrap_or_default();
+        if !folder.is_new {
+            tracing::error!(folder = prefix, why, "what was set on a folder is not in the bucket");
+            self.refused_later.settings(prefix);
+            let entries = folder.wanted.lock().entries.clone();
+            self.unset_directory(prefix, &entries, folder.before);
+            return folder.record.discard();
+        }
+        tracing::error!(folder = prefix, why, "the server refused a new folder; see `supafs spool list`");
+        self.hide_folder(prefix);
+        self.refused_later.parks(&folder.record);
+        if let Err(error) = folder.record.park() {
+            tracing::error!(folder = prefix, %error, "cannot note in the spool that a folder was not made");
+        }
+    }
+
+    /// What the server refused to set on a folder is not shown either.
+    pub(super) fn unset_directory(&self, prefix: &str, entries: &Entries, before: Option<Attrs>) {
+        let Some(before) = before else { return };
+        let set = entries.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+        let set = Attrs::from_metadata(&set.collect());
+        let back = |shown: Attrs| Attrs {
+            mode: if shown.mode == set.mode { before.mode } else { shown.mode },
+            uid: if shown.uid == set.uid { before.uid } else { shown.uid },
+            gid: if shown.gid == set.gid { before.gid } else { shown.gid },
+            mtime: if shown.mtime == set.mtime { before.mtime } else { shown.mtime },
+        };
+        let mut inodes = self.inodes.lock();
+        let ino = inodes.find(prefix);
+        let shown = match ino.and_then(|ino| inodes.get_mut(ino)) {
+            Some(inode) => {
+                let extra = inode.extra_mut();
+                extra.attrs = back(extra.attrs);
+                extra.attrs
+            }
+            None => back(self.known.directory(prefix).unwrap_or_default()),
+        };
+        drop(inodes);
+        self.known.set_directory(prefix, shown);
+        if let Some(ino) = ino {
+            self.invalidate(Invalidation::Attributes { ino });
         }
     }
 

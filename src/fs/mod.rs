@@ -19,6 +19,7 @@ mod lookup;
 mod names;
 mod nodes;
 mod read;
+mod refused_later;
 mod rename;
 mod rename_folder;
 mod rights;
@@ -42,10 +43,11 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use attr::{Attributes, FileKind};
 pub use dir::{DirCursor, DirItem};
-pub use drain::Left;
+pub use drain::{Left, Unsent};
 pub use error::{ErrorKind, FsError};
 pub use lookup::Found;
 pub use read::Opened;
+pub use refused_later::RefusedCount;
 pub use setattr::Changes;
 pub use write::Creation;
 pub use xattr::Listed;
@@ -101,6 +103,7 @@ pub struct Fs {
     /// Rights may be missing that no request tells beforehand: a user's, not a key's.
     may_be_refused: bool,
     rights: rights::Rights,
+    refused_later: refused_later::RefusedLater,
     /// Unmounted: what is open now is not waited for.
     ends: std::sync::atomic::AtomicBool,
     /// The user is another one than this mount is for.
@@ -155,6 +158,7 @@ impl Fs {
         let places = tuning.max_requests * 3 / 4;
         let writer = writing.map(|writing| Arc::new(Writer::new(&store, fetcher.clone(), writing, places)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            refused_later: refused_later::RefusedLater::default(),
             ends: std::sync::atomic::AtomicBool::new(false),
             suspended: std::sync::atomic::AtomicBool::new(false),
             me: Weak::clone(me),

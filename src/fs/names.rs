@@ -121,7 +121,7 @@ impl Fs {
         crate::attrs::Attrs { mtime: None, ..attrs }.write_to(&mut headers.metadata, true);
         let is_deferred = self.defers_folders();
         if is_deferred {
-            self.queue_folder(&key, super::folders::entries(headers.metadata), true)?;
+            self.queue_folder(&key, super::folders::entries(headers.metadata), (true, None))?;
         } else {
             self.put_placeholder(&key, &headers).await?;
         }

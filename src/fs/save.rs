@@ -1,14 +1,12 @@
 //! From drafts to the bucket: what close and fsync do, what becomes of a draft when its last user is gone, and what
 //! follows from an upload, a refusal, or somebody else's change.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::contents::Cached;
@@ -34,8 +32,6 @@ pub(super) struct Writer {
     /// What `--write-back` deletes behind the caller's back.
     pub removals: Removals,
     pub options: Writing,
-    /// Ids of the files that were parked after their writers had heard that all is well.
-    pub kept: Mutex<BTreeSet<String>>,
 }
 
 impl Writer {
@@ -74,7 +70,6 @@ impl Writer {
             removals,
             spool,
             options,
-            kept: Mutex::default(),
         }
     }
 }
@@ -115,7 +110,7 @@ impl Job for Save {
 
     fn ended(&self, failed: bool) {
         if failed {
-            self.fs.keeps(&self.draft);
+            self.fs.refused_later.parks(&self.draft);
             self.fs.park(self.ino, &self.draft);
         } else {
             self.fs.drop_draft(self.ino, &self.draft);
@@ -266,6 +261,7 @@ impl Fs {
         let version = FileVersion { etag: uploaded.etag.clone(), size: uploaded.size, modified };
         let attrs = uploaded.attrs;
         self.refusals.lock().pop(uploaded.key.as_str());
+        self.refused_later.deletion_settled(&uploaded.key);
         if self.may_be_refused {
             self.rights.uploaded(&uploaded.key);
         }
@@ -431,7 +427,7 @@ impl Fs {
             Some(error) if is_told && (is_final(error.kind) || !writer.options.write_back) => {
                 // Close says at once what is refused here.
                 if writer.options.write_back && !error.is_refused_here() {
-                    self.keeps(&draft);
+                    self.refused_later.parks(&draft);
                 }
                 self.park(ino, &draft);
             }

@@ -102,7 +102,7 @@ impl Fs {
     /// A directory's attributes go into the metadata of its placeholder.
     async fn set_directory(&self, ino: u64, changes: Changes) -> Result<(), FsError> {
         let ([key], _change) = self.at_rest([ino]).await?;
-        let attrs = {
+        let (before, attrs) = {
             let mut inodes = self.inodes.lock();
             self.keep_atime(&mut inodes, ino);
             let inode = inodes.get_mut(ino).ok_or(ErrorKind::Stale)?;
@@ -112,8 +112,9 @@ impl Fs {
             if changes.attrs.is_empty() {
                 return Ok(());
             }
-            extra.attrs = changes.attrs.over(&extra.attrs);
-            extra.attrs
+            let before = extra.attrs;
+            extra.attrs = changes.attrs.over(&before);
+            (before, extra.attrs)
         };
         self.known.set_directory(&key, attrs);
         if ino == ROOT || self.store.is_listed_only(&self.parent_prefix(ino)) {
@@ -121,7 +122,12 @@ impl Fs {
         }
         let mut metadata = std::collections::BTreeMap::new();
         attrs.write_to(&mut metadata, true);
-        self.set_placeholder(&key, super::folders::entries(metadata)).await
+        let entries = super::folders::entries(metadata);
+        let result = self.set_placeholder(&key, entries.clone(), Some(before)).await;
+        if result.is_err() {
+            self.unset_directory(&key, &entries, Some(before));
+        }
+        result
     }
 
     pub(super) fn parent_prefix(&self, ino: u64) -> String {

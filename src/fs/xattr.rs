@@ -433,7 +433,7 @@ impl Fs {
         if let Some(value) = &header {
             has_room(self.folder_headers(&key).await?, &name, value)?;
         }
-        self.set_placeholder(&key, [(name, header)].into()).await
+        self.set_placeholder(&key, [(name, header)].into(), None).await
     }
 }
 

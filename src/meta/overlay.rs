@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Entry, Kind};
 
-/// Changes of one directory before those that have aged are cleared away.
+/// As many changes as are kept without a look for those that have aged.
 const SWEEP: usize = 1024;
 
 /// An answer of the server's that takes longer than this may miss a change.
@@ -30,40 +30,46 @@ struct Change {
 #[derive(Default)]
 struct Changes {
     names: HashMap<Box<[u8]>, Change>,
-    sweep_at: usize,
+}
+
+/// Changes by directory, and when those of them that have aged were cleared away.
+struct Directories {
+    by_prefix: BTreeMap<Box<str>, Changes>,
+    /// Changes that the last sweep left.
+    kept: usize,
+    /// Changes that were noted since then.
+    noted: usize,
+    swept: Instant,
 }
 
 /// See the module.
 pub(super) struct Overlay {
-    directories: Mutex<BTreeMap<Box<str>, Changes>>,
+    directories: Mutex<Directories>,
     ttl: Duration,
 }
 
 impl Overlay {
     pub fn new(ttl: Duration) -> Self {
-        Self { directories: Mutex::default(), ttl }
+        let directories =
+            Directories { by_prefix: BTreeMap::new(), kept: 0, noted: 0, swept: Instant::now() };
+        Self { directories: Mutex::new(directories), ttl }
+    }
+
+    fn by_prefix(&self) -> MappedMutexGuard<'_, BTreeMap<Box<str>, Changes>> {
+        MutexGuard::map(self.directories.lock(), |directories| &mut directories.by_prefix)
     }
 
     /// Notes what a name stands for now; `None`: nothing.
     pub fn set(&self, prefix: &str, name: &[u8], entry: Option<Entry>, pinned: bool) {
         let mut directories = self.directories.lock();
-        if directories.len() >= SWEEP && !directories.contains_key(prefix) {
-            directories.retain(|_, changes| {
-                changes.names.retain(|_, change| change.may_count(self.ttl));
-                !changes.names.is_empty()
-            });
-        }
-        let changes = directories.entry(prefix.into()).or_default();
-        if changes.names.len() >= changes.sweep_at.max(SWEEP) {
-            changes.names.retain(|_, change| change.may_count(self.ttl));
-            changes.sweep_at = 2 * changes.names.len();
-        }
+        directories.sweep_now_and_then(self.ttl);
+        let changes = directories.by_prefix.entry(prefix.into()).or_default();
         changes.names.insert(name.into(), Change { entry, at: Instant::now(), pinned });
     }
 
     /// What a name stands for by a local change, and how long that may be believed.
     pub fn get(&self, prefix: &str, name: &[u8]) -> Option<(Option<Entry>, Duration)> {
-        let directories = self.directories.lock();
+        let directories = self.by_prefix();
         let change = directories.get(prefix)?.names.get(name)?;
         change.holds(self.ttl).then(|| {
             let valid = if change.pinned { self.ttl } else { self.ttl.saturating_sub(change.at.elapsed()) };
@@ -74,14 +80,14 @@ impl Overlay {
     /// What a name stands for by a local change that an answer asked for at this time may miss.
     #[expect(clippy::option_option, reason = "the change may be that it is gone")]
     pub fn since(&self, prefix: &str, name: &[u8], asked: Instant) -> Option<Option<Entry>> {
-        let directories = self.directories.lock();
+        let directories = self.by_prefix();
         let change = directories.get(prefix)?.names.get(name)?;
         (change.at >= asked || change.holds(self.ttl)).then(|| change.entry.clone())
     }
 
     /// All changes of a directory, by name, that an answer asked for at this time may miss.
     pub fn all_since(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
-        let directories = self.directories.lock();
+        let directories = self.by_prefix();
         let Some(changes) = directories.get(prefix) else { return vec![] };
         let mut all: Vec<_> = changes
             .names
@@ -96,7 +102,7 @@ impl Overlay {
     /// The components of a directory's folders in which there is something that the bucket does not show yet: they
     /// stand by that, whatever others have removed from them.
     pub fn folders_with_pinned(&self, prefix: &str) -> Vec<Box<str>> {
-        let directories = self.directories.lock();
+        let directories = self.by_prefix();
         let mut found: Vec<Box<str>> = vec![];
         for (below, changes) in below(&directories, prefix) {
             let Some((component, _)) = below[prefix.len()..].split_once('/') else { continue };
@@ -110,12 +116,12 @@ impl Overlay {
 
     /// Whether below a prefix there is something that the bucket does not show yet.
     pub fn has_pinned_below(&self, prefix: &str) -> bool {
-        below(&self.directories.lock(), prefix).any(|(_, changes)| changes.has_pinned())
+        below(&self.by_prefix(), prefix).any(|(_, changes)| changes.has_pinned())
     }
 
     /// Whether a name stands for something that the bucket does not show yet.
     pub fn is_pinned(&self, prefix: &str, name: &[u8]) -> bool {
-        let directories = self.directories.lock();
+        let directories = self.by_prefix();
         directories
             .get(prefix)
             .and_then(|changes| changes.names.get(name))
@@ -124,7 +130,7 @@ impl Overlay {
 
     /// A removal has ended: its name is gone as others see it, too. `false`: something else has the name by now.
     pub fn unpin_gone(&self, prefix: &str, name: &[u8]) -> bool {
-        let mut directories = self.directories.lock();
+        let mut directories = self.by_prefix();
         let change = directories.get_mut(prefix).and_then(|changes| changes.names.get_mut(name));
         let Some(change) = change.filter(|change| change.pinned && change.entry.is_none()) else {
             return false;
@@ -135,7 +141,7 @@ impl Overlay {
 
     /// What a name stands for is in the bucket. Listings from before still miss it.
     pub fn unpin(&self, prefix: &str, name: &[u8]) {
-        let mut directories = self.directories.lock();
+        let mut directories = self.by_prefix();
         let change = directories.get_mut(prefix).and_then(|changes| changes.names.get_mut(name));
         if let Some(change) = change.filter(|change| change.entry.is_some() && !change.is_node()) {
             (change.pinned, change.at) = (false, Instant::now());
@@ -153,7 +159,7 @@ impl Overlay {
     }
 
     fn forget_if(&self, prefix: &str, name: &[u8], is_node: bool) {
-        let mut directories = self.directories.lock();
+        let mut directories = self.by_prefix();
         let Some(changes) = directories.get_mut(prefix) else { return };
         if changes.names.get(name).is_some_and(|change| change.is_node() == is_node) {
             changes.names.remove(name);
@@ -165,7 +171,7 @@ impl Overlay {
 
     /// Nodes below a prefix have moved with their folder.
     pub fn move_nodes(&self, source: &str, target: &str) {
-        let mut directories = self.directories.lock();
+        let mut directories = self.by_prefix();
         let mut moved = vec![];
         for (prefix, changes) in directories.iter_mut().filter(|(prefix, _)| prefix.starts_with(source)) {
             let to = format!("{target}{}", &prefix[source.len()..]);
@@ -179,7 +185,7 @@ impl Overlay {
 
     /// A listing that began at this time shows the directory: what was changed before is in it.
     pub fn listed(&self, prefix: &str, begun: Instant) {
-        let mut directories = self.directories.lock();
+        let mut directories = self.by_prefix();
         if let Some(changes) = directories.get_mut(prefix) {
             changes.names.retain(|_, change| change.pinned || change.at >= begun);
             if changes.names.is_empty() {
@@ -190,7 +196,7 @@ impl Overlay {
 
     /// Forgets all changes below a prefix, which has moved or gone.
     pub fn forget_below(&self, prefix: &str) {
-        self.directories.lock().retain(|other, changes| {
+        self.by_prefix().retain(|other, changes| {
             if other.starts_with(prefix) {
                 changes.names.retain(|_, change| change.is_node());
             }
@@ -206,6 +212,29 @@ fn below<'a>(
     let from = (Bound::Included(prefix), Bound::Unbounded);
     let all = directories.range::<str, _>(from).map(|(other, changes)| (&**other, changes));
     all.take_while(move |(other, _)| other.starts_with(prefix))
+}
+
+impl Directories {
+    /// Before a change is noted: clears away those that have aged, when half of all came since the last time, or none
+    /// of those that came before it can count any more.
+    fn sweep_now_and_then(&mut self, ttl: Duration) {
+        self.noted += 1;
+        let are_many = self.noted >= self.kept.max(SWEEP);
+        let have_aged = self.kept + self.noted >= SWEEP && self.swept.elapsed() > ttl + SLOWEST;
+        if !are_many && !have_aged {
+            return;
+        }
+        self.by_prefix.retain(|_, changes| {
+            changes.names.retain(|_, change| change.may_count(ttl));
+            !changes.names.is_empty()
+        });
+        self.kept = self.len();
+        (self.noted, self.swept) = (0, Instant::now());
+    }
+
+    fn len(&self) -> usize {
+        self.by_prefix.values().map(|changes| changes.names.len()).sum()
+    }
 }
 
 impl Changes {
@@ -232,6 +261,26 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_have_aged_take_no_room_however_many_directories_they_are_of() {
+        let ttl = Duration::from_secs(1);
+        let overlay = Overlay::new(ttl);
+        let len = || overlay.directories.lock().len();
+        overlay.set("", b"pinned", None, true);
+        for round in 0..20 {
+            for directory in 0..100 {
+                for name in 0..100_u32 {
+                    overlay.set(&format!("{round}/{directory}/"), &name.to_be_bytes(), None, false);
+                }
+            }
+            assert!(len() >= 10_000, "what is new counts");
+            assert!(len() <= 10_000 + 2 * SWEEP, "{} in round {round}", len());
+            tokio::time::advance(ttl + SLOWEST + ttl).await;
+        }
+        overlay.set("", b"another", None, false);
+        assert_eq!(len(), 2, "the pinned one, and the last");
+    }
 
     #[test]
     fn a_change_holds_over_an_answer_that_was_asked_for_before_it() {

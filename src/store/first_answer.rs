@@ -31,6 +31,9 @@ impl Connection {
         }
         if failure.error.status != 0 {
             self.stats.note_answer();
+            if failure.verdict != Verdict::Final {
+                self.stats.error_answers.add(1);
+            }
             // Servers repeat the id that they were given.
             if failure.error.code == "SignatureDoesNotMatch" && !SAFE_REGIONS.contains(&self.region.as_str())
             {

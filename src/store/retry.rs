@@ -116,6 +116,9 @@ impl Connection {
                 Some(Ok(value)) => {
                     self.stats.note_answer();
                     self.stats.answers.add(1);
+                    if call.operation.stores() {
+                        self.stats.stored.add(1);
+                    }
                     clock.progress();
                     return Ok(value);
                 }

@@ -564,6 +564,7 @@ fn fill_content(record: &mut Record, state: &State) {
     record.local = local.iter().map(|range| (range.start, range.end)).collect();
     record.base.clone_from(&state.base);
     record.base_limit = state.base_limit;
+    record.settings_only = state.is_settings_only();
     // Of other bytes; who promises these adds theirs.
     record.digest = None;
 }

@@ -129,6 +129,9 @@ pub struct Record {
     /// SHA-256 of the local ranges, where the spool outlives a loss of power: tells whole data from torn.
     #[serde(default)]
     pub digest: Option<String>,
+    /// The object holds the content; only what is set beside it is to be stored.
+    #[serde(default)]
+    pub settings_only: bool,
     /// Of a removal: the folder stays when its last object goes.
     #[serde(default)]
     pub keeps_folder: bool,
@@ -159,6 +162,7 @@ impl Record {
             changed_ms: 0,
             error: None,
             digest: None,
+            settings_only: false,
             keeps_folder: false,
         }
     }

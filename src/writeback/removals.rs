@@ -209,16 +209,18 @@ impl Removals {
     ///
     /// # Errors
     /// How many removals are left at `until`.
-    pub async fn drain(&self, until: Instant) -> Result<(), usize> {
+    pub async fn drain(&self, until: Instant, progress: impl Fn(usize)) -> Result<(), usize> {
         let mut rounds = self.0.rounds.subscribe();
         loop {
             rounds.borrow_and_update();
-            {
+            let left = {
                 let mut state = self.0.state.lock();
-                if state.len() == 0 {
-                    return Ok(());
-                }
                 state.hurries = true;
+                state.len()
+            };
+            progress(left);
+            if left == 0 {
+                return Ok(());
             }
             self.0.wake.notify_one();
             if tokio::time::timeout_at(until, rounds.changed()).await.is_err() {

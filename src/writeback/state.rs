@@ -206,6 +206,15 @@ impl State {
         self.local.missing(self.base_limit.min(self.size)..self.size)
     }
 
+    /// Whether the key holds these bytes already: only what is set beside them is to be stored.
+    #[must_use]
+    pub fn is_settings_only(&self) -> bool {
+        let is_of_key = |base: &Base| {
+            self.key.as_ref() == Some(&base.key) && base.size == self.size && self.base_limit == self.size
+        };
+        self.base.as_ref().is_some_and(is_of_key) && self.dirty.is_empty()
+    }
+
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.generation == self.stored

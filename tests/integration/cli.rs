@@ -355,8 +355,8 @@ fn unmount_shows_what_is_left_to_upload_and_the_next_mount_goes_on() {
     let as_root = nix::unistd::geteuid().is_root();
     let left = place.supafs(["unmount", "mnt"], if as_root { env_elsewhere } else { &[] });
     assert_eq!(left.status.code(), Some(75), "{}", left.stderr);
-    assert!(left.stderr.contains("uploading, 1 left"), "{}", left.stderr);
-    assert!(left.stderr.contains("1 not uploaded in time") && left.stderr.contains("supafs spool list"));
+    assert!(left.stderr.contains("1 upload left"), "{}", left.stderr);
+    assert!(left.stderr.contains("1 upload not sent in time") && left.stderr.contains("supafs spool list"));
     assert!(place.daemons().is_empty());
     backend.standin().clear_fault(hang);
     place.supafs(mount, &borrowed(&env)).ok();

@@ -53,6 +53,7 @@ mod staying_signed_in;
 mod tools_files;
 mod tools_trees;
 mod torn;
+mod unmounting;
 mod versions;
 mod walks;
 mod write_back;

@@ -71,8 +71,10 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
         }
     };
     let failed = checks.iter().any(|check| check.status == Status::Fail);
-    if print(&checks, args.json).is_err() {
-        return ExitCode::FAILURE;
+    let printed = print(&checks, args.json).map_err(|error| CliError::unprintable(&error));
+    if let Err(error @ CliError::Failed(_)) = printed {
+        eprintln!("supafs: {error}");
+        return ExitCode::from(error.code());
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use serde_json::json;
 
 use super::args::DiffArgs;
+use super::log_to_stderr;
 use super::rights::bucket_and_path;
 use super::who::{self, Project};
-use super::{log_to_stderr, unprintable};
 use crate::cli::error::CliError;
 use crate::cli::settings::Settings;
 use crate::lab::{Lab, Side, differences};
@@ -36,7 +36,7 @@ pub fn run(args: &DiffArgs) -> Result<(), CliError> {
     let compared = super::run(&lab, async {
         let begin =
             if args.json { String::from("[") } else { format!("--- {}\n+++ {}\n", left.name, right.name) };
-        write!(out, "{begin}").map_err(|error| unprintable(&error))?;
+        write!(out, "{begin}").map_err(|error| CliError::unprintable(&error))?;
         let keys = |subject| lab.keys(subject, bucket, &prefix);
         differences(keys(0), keys(1), |side, key| {
             let (mark, only) = match side {
@@ -50,11 +50,11 @@ pub fn run(args: &DiffArgs) -> Result<(), CliError> {
                 writeln!(out, "{mark}{bucket}/{key}")
             };
             count += 1;
-            printed.map_err(|error| unprintable(&error))
+            printed.map_err(|error| CliError::unprintable(&error))
         })
         .await?;
         let end = if args.json { "\n]\n" } else { "" };
-        write!(out, "{end}").and_then(|()| out.flush()).map_err(|error| unprintable(&error))
+        write!(out, "{end}").and_then(|()| out.flush()).map_err(|error| CliError::unprintable(&error))
     });
     compared?;
     if args.exit_code && count > 0 { Err(CliError::Told(1)) } else { Ok(()) }

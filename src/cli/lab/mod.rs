@@ -87,11 +87,3 @@ impl From<Trouble> for CliError {
         Self::failed(trouble.to_string())
     }
 }
-
-/// Where a command prints; a closed pipe is an end like another.
-fn unprintable(error: &std::io::Error) -> CliError {
-    match error.kind() {
-        std::io::ErrorKind::BrokenPipe => CliError::Told(0),
-        _ => CliError::failed(format!("cannot print: {error}")),
-    }
-}

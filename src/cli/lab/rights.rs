@@ -2,7 +2,7 @@
 
 use super::args::RightsArgs;
 use super::who::{self, Project};
-use super::{log_to_stderr, say_notes, show, unprintable};
+use super::{log_to_stderr, say_notes, show};
 use crate::cli::error::CliError;
 use crate::cli::mount;
 use crate::cli::settings::Settings;
@@ -33,7 +33,7 @@ pub fn run(args: &RightsArgs) -> Result<(), CliError> {
     } else {
         show::text(&mut out, &lab.names(), &nodes, &verdicts, args.verbose)
     };
-    printed.map_err(|error| unprintable(&error))?;
+    printed.map_err(|error| CliError::unprintable(&error))?;
     say_notes(&lab);
     Ok(())
 }

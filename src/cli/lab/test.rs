@@ -10,7 +10,7 @@ use super::expect::{self, Case, Expectations, Expected};
 use super::junit::{self, Outcome};
 use super::rights::bucket_and_path;
 use super::who::Project;
-use super::{log_to_stderr, say_notes, unprintable};
+use super::{log_to_stderr, say_notes};
 use crate::cli::error::CliError;
 use crate::cli::settings::Settings;
 use crate::lab::{Keys, Lab, Operation, Place, Trouble, View, is_marker};
@@ -36,19 +36,27 @@ pub fn run(args: &TestArgs) -> Result<(), CliError> {
     let probe_delete = args.probe_delete || expectations.probe_delete;
     let lab = Lab::new(project.subjects(&expectations.identities)?, project.janitor()?, probe_delete);
     let (count, mut out) = (expectations.cases.len(), io::stdout());
-    writeln!(out, "running {count} expectations of {name}").map_err(|error| unprintable(&error))?;
+    writeln!(out, "running {count} expectations of {name}").map_err(|error| cut_short(&error))?;
     let outcomes = super::run(
         &lab,
-        hold(&lab, &expectations, |outcome| print(&mut out, outcome).map_err(|error| unprintable(&error))),
+        hold(&lab, &expectations, |outcome| print(&mut out, outcome).map_err(|error| cut_short(&error))),
     )?;
     let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-    writeln!(out, "\n{} passed, {failed} failed", count - failed).map_err(|error| unprintable(&error))?;
+    writeln!(out, "\n{} passed, {failed} failed", count - failed).map_err(|error| cut_short(&error))?;
     if let Some(path) = &args.junit {
         junit::write(path, &name, &outcomes)
             .map_err(|error| CliError::failed(format!("cannot write {}: {error}", path.display())))?;
     }
     say_notes(&lab);
     if failed > 0 { Err(CliError::Told(1)) } else { Ok(()) }
+}
+
+/// What was not run has not passed, also where its reader has seen enough.
+fn cut_short(error: &io::Error) -> CliError {
+    match CliError::unprintable(error) {
+        CliError::Told(_) => CliError::Told(1),
+        error => error,
+    }
 }
 
 fn print(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
