@@ -71,7 +71,7 @@ impl Fs {
         Ok(Removal { prefix: prefix.to_owned(), name: name.into(), note, is_recovered: false })
     }
 
-    /// Nothing has a name any more. While an object of its key is still to go, no listing can tell.
+    /// Nothing of the bucket has a name any more. While an object of its key is still to go, no listing can tell.
     pub(super) fn no_name(&self, prefix: &str, name: &[u8], key: &str) {
         self.meta.changed(prefix, name, None, true);
         // Whoever ends a removal looks for the name afterwards: one of the two finds it.
@@ -96,7 +96,9 @@ impl Fs {
         // First what is to go: a file that was made in its place since is shown, and waits until it is gone.
         for note in removals {
             let (prefix, component) = split(&note.record.key);
-            let shown = name::from_component(component).into_owned();
+            // A symbolic link is shown without the ending of its key.
+            let stem = component.strip_suffix(name::LINK_SUFFIX).filter(|stem| !stem.is_empty());
+            let shown = name::from_component(stem.unwrap_or(component)).into_owned();
             if component != name::PLACEHOLDER {
                 self.meta.changed(prefix, &shown, None, true);
             } else if let Some(folder) = prefix.strip_suffix('/') {
@@ -213,7 +215,7 @@ impl Watcher for Fs {
         }
         // A folder that was removed itself is not to come back.
         let (above, component) = split(prefix.trim_end_matches('/'));
-        if self.meta.change(above, &name::from_component(component)) == Some(None) {
+        if self.meta.is_gone(above, &name::from_component(component)) {
             return;
         }
         match self.put_placeholder_now(prefix, &ObjectHeaders::default()).await {

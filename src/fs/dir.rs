@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::handle::Stream;
 use super::inode::InodeTable;
 use super::{Attributes, ErrorKind, Fs, FsError};
-use crate::meta::Entry;
+use crate::meta::{Entry, Kind};
 use crate::store::StoreError;
 
 /// One entry on its way to the kernel.
@@ -127,6 +127,8 @@ impl DirCursor<'_> {
             let (entry, valid) = match self.fs.meta.change_beside(prefix, &entry.name, listing) {
                 Some(changed) => (changed, self.valid),
                 None if is_listed => (Some(entry), self.valid),
+                // A node that was removed since is nowhere.
+                None if matches!(entry.kind, Kind::Node(_)) => (None, Duration::ZERO),
                 None => (Some(entry), Duration::ZERO),
             };
             if let Some(entry) = entry {

@@ -269,7 +269,8 @@ impl Fs {
         folder.record.discard();
         let (above, component) = super::behind::split(folder.prefix.trim_end_matches('/'));
         let shown = name::from_component(component).into_owned();
-        if folder.is_new && matches!(self.meta.change(above, &shown), Some(Some(_))) {
+        let is_shown = |entry: Entry| matches!(entry.kind, Kind::Directory);
+        if folder.is_new && self.meta.change(above, &shown).flatten().is_some_and(is_shown) {
             self.show_folder(&folder.prefix, false);
         }
         Ok(true)

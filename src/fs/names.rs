@@ -210,7 +210,7 @@ impl Fs {
     ) -> Result<(), FsError> {
         let key = format!("{prefix}{}", entry.component());
         if matches!(entry.kind, Kind::Node(_)) {
-            self.remove_node(parent, prefix, name, &key);
+            self.remove_node(parent, prefix, name);
             return Ok(());
         }
         let ino = self.inodes.lock().named(parent, name);
@@ -311,7 +311,9 @@ impl Fs {
         // Together, so that an upload which just ended does not bring the name back.
         let mut inodes = self.inodes.lock();
         self.no_name(prefix, name, key);
-        if let Some(ino) = inodes.named(parent, name) {
+        // A pipe may have taken the name while the removal went on without its caller.
+        let is_node = |ino: u64| inodes.get(ino).is_some_and(|inode| inode.node_kind().is_some());
+        if let Some(ino) = inodes.named(parent, name).filter(|&ino| !is_node(ino)) {
             if let Some(inode) = inodes.get_mut(ino)
                 && inode.opens() > 0
             {
@@ -338,7 +340,11 @@ impl Fs {
             .list(&ListRequest { prefix: prefix.to_owned(), fold: true, after: None, limit: 4 })
             .await?;
         let component = name::to_component(name).unwrap_or_default();
-        let changes = self.meta.changes(prefix, asked);
+        let changes = if is_stored {
+            self.meta.changes_of_bucket(prefix, asked)
+        } else {
+            self.meta.changes(prefix, asked)
+        };
         let is_gone = |found: &str| {
             let shown = name::from_component(found);
             found.is_empty()

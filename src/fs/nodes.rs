@@ -1,8 +1,8 @@
 //! Named pipes and sockets: nodes of this mount alone. The kernel carries what goes through them; here are their names.
 //!
 //! No object stands for a node, and no request is made for one. Its entry lies over the listing until the node is
-//! removed, so that it hides an object of the same name that another client makes meanwhile; its inode lives as long as
-//! it has a name. A node may have several names: ssh makes its control socket under one and links it to another.
+//! removed, so that it hides an object of the same name that another client makes meanwhile. What was removed here
+//! before the node took its name stays gone beneath it. Its inode lives as long as it has a name. A node may have several names: ssh makes its control socket under one and links it to another.
 
 use super::inode::{Inode, InodeTable};
 use super::rename::End;
@@ -73,22 +73,13 @@ impl Fs {
     }
 
     /// Takes a name off a pipe or a socket.
-    pub(super) fn remove_node(&self, parent: u64, prefix: &str, name: &[u8], key: &str) {
+    pub(super) fn remove_node(&self, parent: u64, prefix: &str, name: &[u8]) {
         let mut inodes = self.inodes.lock();
-        self.no_node(prefix, name, key);
+        self.meta.node_gone(prefix, name);
         if let Some(ino) = inodes.named(parent, name) {
             take_name(&mut inodes, ino, parent, name);
         }
         self.changed_directory(&mut inodes, parent);
-    }
-
-    /// A name stands for no node any more, but for what the server has, if anything.
-    fn no_node(&self, prefix: &str, name: &[u8], key: &str) {
-        if self.writer.as_ref().is_some_and(|writer| writer.removals.concern(key)) {
-            self.meta.changed(prefix, name, None, true);
-        } else {
-            self.meta.node_gone(prefix, name);
-        }
     }
 
     /// Renames a pipe or a socket, over what has the new name.
@@ -96,7 +87,7 @@ impl Fs {
         &self,
         from: &End<'_>,
         to: &End<'_>,
-        (entry, kind): (&Entry, NodeKind),
+        kind: NodeKind,
         component: &str,
         replaced: Option<&Entry>,
     ) -> Result<(), FsError> {
@@ -116,8 +107,7 @@ impl Fs {
             Some((file, _)) => self.remove_file(to.parent, &to.prefix, to.name, file).await?,
         }
         let mut inodes = self.inodes.lock();
-        let source = format!("{}{}", from.prefix, entry.component());
-        self.no_node(&from.prefix, from.name, &source);
+        self.meta.node_gone(&from.prefix, from.name);
         let moved = node_entry(to.name, component, kind);
         self.meta.changed(&to.prefix, to.name, Some(moved.clone()), true);
         inodes.rename_one(ino, (from.parent, from.name), (to.parent, to.name, moved.component));

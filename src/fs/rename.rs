@@ -100,7 +100,7 @@ impl Fs {
             _ => {}
         }
         if let Kind::Node(kind) = entry.kind {
-            return self.rename_node(&from, &to, (&entry, kind), &component, replaced.as_ref()).await;
+            return self.rename_node(&from, &to, kind, &component, replaced.as_ref()).await;
         }
         if is_directory {
             self.rename_directory(&from, &to, &entry, component, replaced.is_some()).await

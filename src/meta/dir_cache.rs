@@ -283,6 +283,18 @@ impl DirCache {
         self.0.overlay.all_since(prefix, asked)
     }
 
+    /// The same without nodes: what they hide, for questions about the bucket.
+    #[must_use]
+    pub fn changes_of_bucket(&self, prefix: &str, asked: Instant) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        self.0.overlay.all_of_bucket_since(prefix, asked)
+    }
+
+    /// Whether a name was removed from the bucket here, whatever node has it by now.
+    #[must_use]
+    pub fn is_gone(&self, prefix: &str, name: &[u8]) -> bool {
+        self.0.overlay.is_gone(prefix, name)
+    }
+
     /// A directory was made here: it is known to be empty.
     pub fn made(&self, prefix: &str) {
         let listing = Arc::new(Listing::empty());
@@ -313,7 +325,7 @@ impl DirCache {
         self.0.overlay.forget(prefix, name);
     }
 
-    /// A node of this mount has lost its name, which stands for what the server says.
+    /// A node of this mount has lost its name, which stands for what it hid.
     pub fn node_gone(&self, prefix: &str, name: &[u8]) {
         self.0.overlay.forget_node(prefix, name);
     }
@@ -362,13 +374,13 @@ impl DirCache {
     pub fn holds_others(&self, prefix: &str, name: &[u8], is_stored: bool) -> Option<bool> {
         let listing = self.0.dirs.lock().lru.get(prefix).and_then(|directory| directory.listing.clone());
         let asked = listing.as_ref().map_or_else(Instant::now, |listing| listing.begun());
-        let changes = self.changes(prefix, asked);
+        let changes =
+            if is_stored { self.changes_of_bucket(prefix, asked) } else { self.changes(prefix, asked) };
         let is_new_folder = |entry: &Entry| {
             matches!(entry.kind, Kind::Directory) && self.0.overlay.is_pinned(prefix, &entry.name)
         };
         let counts = |entry: &Entry| {
-            let is_here_alone =
-                || entry.is_staged() || matches!(entry.kind, Kind::Node(_)) || is_new_folder(entry);
+            let is_here_alone = || entry.is_staged() || is_new_folder(entry);
             *entry.name != *name && !(is_stored && is_here_alone())
         };
         if changes.iter().filter_map(|(_, entry)| entry.as_ref()).any(counts) {

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::common::{Backend, Login, Mount, MountOptions, Ops, errno, eventually, spent};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, mknod};
+use supafs_standin::Fault;
 
 /// Keeps what the mount knows for the whole test.
 const LONG: &str = "--metadata-ttl 1h --negative-ttl 1h";
@@ -167,4 +168,74 @@ fn pipes_and_files_replace_one_another() {
         mount.stop();
         assert_eq!(bucket.keys(), ["c", "other/.emptyFolderPlaceholder"]);
     }
+}
+
+/// The removals of the first round end while pipes have the names.
+const ENDED: &str = "--write-back --write-back-delay 10ms";
+
+#[test]
+fn what_had_a_name_before_a_pipe_does_not_come_back_with_its_end() {
+    let backend = Backend::start();
+    for args in ["", ENDED, "--write-back --write-back-delay 1h"] {
+        let bucket = backend.bucket();
+        bucket.put_keys(["a", "b", "c", "e", "d/file", "gone/file"]);
+        bucket.put("l.rclonelink", "target");
+        bucket.put("k.rclonelink", "target");
+        let mount = Mount::with(&backend, &bucket, &format!("{LONG} {args}"));
+        mount.sh("ls -lR > /dev/null");
+        let names = ["a", "b", "c", "d/file", "e", "gone", "k", "l"];
+        mount.sh("rm a b e l d/file; rm -r gone; mkfifo a b e l d/file gone p q; mv p c; mv q k");
+        assert!(names.iter().all(|name| is_pipe(&mount.at(name))), "{args}");
+        if args == ENDED {
+            eventually("the removals", || (bucket.keys() == ["d/.emptyFolderPlaceholder"]).then_some(()));
+        }
+        // Removed, renamed away after they were made there, and after they came there over something.
+        mount.sh("rm a l gone d/file; mv b b2; mv c c2; mv k k2");
+        let is_gone = |name: &&str| assert_eq!(errno(fs::symlink_metadata(mount.at(name))), Errno::ENOENT);
+        ["a", "b", "c", "d/file", "gone", "k", "l"].iter().for_each(is_gone);
+        mount.drop_kernel_caches();
+        assert_eq!(mount.names(""), ["b2", "c2", "d", "e", "k2"], "{args}");
+        assert_eq!(mount.names("d"), Vec::<String>::new(), "{args}");
+        // A file in the place of a pipe goes like any file, and a pipe moves with its folder.
+        mount.sh("echo new > f; mv f e; rm e; mkfifo d/pipe; mv d m; rm m/pipe b2 c2 k2");
+        ["b", "b2", "c2", "d", "e", "f", "k2", "m/file", "m/pipe"].iter().for_each(is_gone);
+        assert_eq!((mount.names(""), mount.names("m")), (vec!["m".to_owned()], vec![]), "{args}");
+        mount.sh("set -C; echo x > a; mkdir l; ln -s there c");
+        mount.stop();
+        let folder = |name: &str| format!("{name}/.emptyFolderPlaceholder");
+        assert_eq!(bucket.keys(), ["a".to_owned(), "c.rclonelink".to_owned(), folder("l"), folder("m")]);
+    }
+}
+
+#[test]
+fn a_folder_stays_when_its_last_object_goes_from_under_a_pipe() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put_keys(["d/file", "e/file"]);
+    // Nothing is known of a folder's content, so that the server is asked.
+    let mount = Mount::with(&backend, &bucket, &format!("--metadata-ttl 0s --negative-ttl 0s {ENDED}"));
+    mount.sh("rm d/file; mkfifo d/file; rm -r e; mkfifo e");
+    let left = ["d/.emptyFolderPlaceholder"];
+    eventually("the removals", || (bucket.keys() == left).then_some(()));
+    mount.sh("rm d/file e");
+    assert_eq!((mount.names(""), mount.names("d")), (vec!["d".to_owned()], vec![]));
+    mount.stop();
+    assert_eq!(bucket.keys(), left);
+}
+
+#[test]
+fn a_refused_removal_under_a_pipe_is_told_and_shown_when_the_pipe_goes() {
+    let backend = standin_only!("a refusal");
+    let bucket = backend.bucket();
+    bucket.put("a", "theirs");
+    let mount = Mount::with(&backend, &bucket, &format!("{LONG} {ENDED}"));
+    mount.sh("ls");
+    let refusal = backend.fault(Fault::status(403, "AccessDenied").on("DeleteObject"));
+    mount.sh("rm a; mkfifo a");
+    eventually("the refusal", || mount.log().contains("refused to delete it").then_some(()));
+    assert!(is_pipe(&mount.at("a")) && backend.standin().fault_hits(refusal) > 0);
+    mount.sh("rm a");
+    assert_eq!(mount.read("a"), b"theirs");
+    let (_place, code) = mount.leave();
+    assert_eq!(code, Some(75));
 }

@@ -282,18 +282,21 @@ fn new_folders_come_through_a_crash_and_follow_a_rename() {
 }
 
 #[test]
-fn a_folder_that_was_removed_before_a_crash_is_not_shown_again() {
+fn a_folder_or_link_that_was_removed_before_a_crash_is_not_shown_again() {
     let backend = Backend::start();
     let bucket = backend.bucket();
     let keys = ["gone/.emptyFolderPlaceholder", "above/go!7Ene/.emptyFolderPlaceholder", "above/stays"];
     bucket.put_keys(keys);
+    bucket.put("link.rclonelink", "target");
     let mount = Mount::with(&backend, &bucket, LATER);
+    fs::remove_file(mount.at("link")).expect("queued");
     fs::remove_dir(mount.at("gone")).expect("queued");
     fs::remove_dir(mount.at("above/go~ne")).expect("queued");
     let place = mount.kill();
     let mount = MountOptions::new(&backend, &bucket.name).args(LATER).place(place).start();
     assert_eq!((mount.names(""), mount.names("above")), (vec!["above".into()], vec!["stays".into()]));
     assert!(!mount.at("gone").exists());
+    assert!(fs::symlink_metadata(mount.at("link")).is_err());
     mount.stop();
     assert_eq!(bucket.keys(), ["above/stays"]);
 }
