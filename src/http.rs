@@ -6,6 +6,7 @@ use std::env;
 use std::error::Error;
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -67,7 +68,7 @@ impl NoAnswer {
     }
 
     fn at(obstacle: Obstacle, way: &Way) -> Self {
-        Self { words: obstacle.sentence(&way.blamed_for(&obstacle)), obstacle: Some(obstacle) }
+        Self { words: way.sentence(&obstacle), obstacle: Some(obstacle) }
     }
 }
 
@@ -118,7 +119,7 @@ pub fn connector_with(
     let mut builder = Connector::builder()
         .connector_settings(settings)
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .tls_context(tls_context()?);
+        .tls_context(tls_context(url)?);
     builder.set_proxy_config(proxy);
     builder.set_pool_idle_timeout(idle.map(Some));
     Ok(builder.build())
@@ -193,19 +194,38 @@ fn build(request: Request<'_>) -> Result<HttpRequest, String> {
 /// `AWS_CA_BUNDLE`.
 ///
 /// # Errors
-/// Where the bundle cannot be read or used.
-pub fn tls_context() -> Result<tls::TlsContext, String> {
+/// Where a file that one of the variables names cannot be read or holds no certificate, and the URL needs it.
+pub fn tls_context(url: &str) -> Result<tls::TlsContext, String> {
     let mut trust = tls::TrustStore::default();
-    if let Some(path) = env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
-        let pem = fs::read(&path).map_err(|error| {
-            format!("cannot read the certificates that AWS_CA_BUNDLE names, {}: {error}", path.display())
-        })?;
-        trust = trust.with_pem_certificate(pem);
+    let is_needed = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    if is_needed {
+        // The loader would go on without a word, and no server would be trusted.
+        certificates("SSL_CERT_FILE")?;
+        if let Some(pem) = certificates("AWS_CA_BUNDLE")? {
+            trust = trust.with_pem_certificate(pem);
+        }
     }
     tls::TlsContext::builder()
         .with_trust_store(trust)
         .build()
         .map_err(|error| format!("cannot set up TLS: {error}"))
+}
+
+/// The certificates of the file that a variable names, in PEM.
+fn certificates(variable: &str) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) else { return Ok(None) };
+    let read = fs::read(&path);
+    let path = Path::new(&path).display();
+    let pem = read.map_err(|error| {
+        format!("cannot read the certificates that {variable} names, {path}: {error}; correct the variable, or unset it")
+    })?;
+    let holds = |label: &[u8]| pem.windows(label.len()).any(|window| window == label);
+    if holds(b"-----BEGIN CERTIFICATE-----") || holds(b"-----BEGIN TRUSTED CERTIFICATE-----") {
+        return Ok(Some(pem));
+    }
+    Err(format!(
+        "{path}, which {variable} names, holds no certificate in PEM; name another file, or unset the variable"
+    ))
 }
 
 /// An error with its causes: the last one is the one that helps.

@@ -135,8 +135,7 @@ impl Obstacle {
     }
 
     /// With what to do.
-    #[must_use]
-    pub fn sentence(&self, host: &str) -> String {
+    fn sentence(&self, host: &str) -> String {
         let words = self.words(host);
         match self {
             Self::Name => format!("{words}; check --project-ref or the URL for a slip, and the network"),
@@ -160,8 +159,8 @@ impl Obstacle {
             Self::Cut => format!("{host} closes the connection without an answer"),
             Self::Silent => format!("no answer from {host} in time"),
             Self::ProxyLogin => format!(
-                "{host} wants a user name and a password; put them into the variable's URL, \
-                 http://USER:PASSWORD@HOST:PORT"
+                "{host} wants a user name and a password, and does not take those of the variable's URL, if it has any; \
+                 write http://USER:PASSWORD@HOST:PORT, with special characters of the password as %XX"
             ),
             Self::ProxyRefuses => format!(
                 "the proxy makes no connection to {host}; ask whoever runs the proxy, or name the host in NO_PROXY"
@@ -185,9 +184,29 @@ impl Way {
         Self { host: host_of(url).to_owned(), proxy: proxy.map(ToString::to_string) }
     }
 
-    /// Who is to blame for an obstacle: the proxy for what happens before there is a connection to it.
+    /// An obstacle, with what to do.
     #[must_use]
-    pub fn blamed_for(&self, obstacle: &Obstacle) -> String {
+    pub fn sentence(&self, obstacle: &Obstacle) -> String {
+        let blamed = self.blamed_for(obstacle);
+        match obstacle {
+            Obstacle::Name | Obstacle::Refused | Obstacle::NoRoute if self.proxy.is_some() => {
+                format!(
+                    "{}; check the URL in that variable, and that the proxy runs",
+                    obstacle.words(&blamed)
+                )
+            }
+            _ => obstacle.sentence(&blamed),
+        }
+    }
+
+    /// An obstacle, in a part of a sentence.
+    #[must_use]
+    pub fn words(&self, obstacle: &Obstacle) -> String {
+        obstacle.words(&self.blamed_for(obstacle))
+    }
+
+    /// The proxy is to blame for what happens before there is a connection to it.
+    fn blamed_for(&self, obstacle: &Obstacle) -> String {
         match (&self.proxy, obstacle) {
             (None, _) => self.host.clone(),
             (Some(proxy), Obstacle::Name | Obstacle::Refused | Obstacle::NoRoute | Obstacle::ProxyLogin) => {

@@ -39,9 +39,9 @@ impl fmt::Debug for Chain {
 /// Where it has no credentials, in the words of the SDK.
 pub fn load(profile: Option<&str>) -> Result<Chain, String> {
     // A runtime of its own: this runs before the daemon's, and on its blocking pool. The chain reads
-    // environment and files only.
+    // environment and files, and runs what `credential_process` of a profile names.
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| format!("cannot read the AWS configuration: {error}"))?;
     runtime.block_on(ask(profile))
@@ -57,14 +57,14 @@ async fn ask(profile: Option<&str>) -> Result<Chain, String> {
 /// Why the chain gives nothing. Where it is simply empty, the library's words tell of its own parts only.
 fn none(profile: Option<&str>, error: &CredentialsError) -> String {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let cause = cause(error);
     match (profile, error) {
         (Some(name), CredentialsError::CredentialsNotLoaded(_)) => {
             format!(
                 "the AWS profile {name:?} gives no credentials: there is none of that name with keys in ~/.aws"
             )
         }
-        (Some(name), _) => format!("the AWS profile {name:?} gives no credentials: {error}{cause}"),
+        (Some(name), _) => format!("the AWS profile {name:?} gives no credentials: {cause}"),
         (None, CredentialsError::CredentialsNotLoaded(_)) => {
             let pair = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
             match pair.map(is_set) {
@@ -73,8 +73,19 @@ fn none(profile: Option<&str>, error: &CredentialsError) -> String {
                 _ => "nothing is set, and the AWS environment and files have none".to_owned(),
             }
         }
-        (None, _) => format!("the AWS environment and files give none: {error}{cause}"),
+        (None, _) => format!("the AWS environment and files give none: {cause}"),
     }
+}
+
+/// The innermost cause: what is around it tells of the library's own parts.
+fn cause(error: &CredentialsError) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    let words: Vec<String> = innermost.to_string().lines().map(|line| line.trim().to_owned()).collect();
+    let words = words.join(" ");
+    words.trim_start_matches("ProfileFile provider could not be built: ").trim_end_matches('.').to_owned()
 }
 
 async fn credentials(profile: Option<&str>) -> Result<Credentials, CredentialsError> {

@@ -68,7 +68,9 @@ pub fn parse(path: &Path, text: &Secret) -> Result<HashMap<String, Secret>, CliE
 fn line_of(error: &dotenvy::Error, text: &Secret) -> Option<usize> {
     let dotenvy::Error::LineParse(entry, _) = error else { return None };
     let first = entry.lines().next()?.trim();
-    text.expose().lines().position(|line| line.trim() == first).map(|index| index + 1)
+    // The parser may have taken away what it understood.
+    let is_it = |line: &str| line.trim() == first || (!first.is_empty() && line.contains(first));
+    text.expose().lines().position(is_it).map(|index| index + 1)
 }
 
 /// The line and the sign of a quote that is still open at the end: everything behind it would be one value.

@@ -11,11 +11,22 @@ const SECRET_DIGITS: usize = 64;
 /// A setting of one word that is longer than this is shown in part.
 const LONG: usize = 40;
 
-/// Looks at every setting in force that is no secret.
+/// The API keys of a project, which are for everybody to see.
+const PUBLIC_KEYS: [Setting; 2] = [Setting::AnonKey, Setting::PublishableKey];
+
+/// Looks at every setting in force that is no secret, and at those that hold a key of another kind.
 ///
 /// # Errors
-/// The first that holds a key, with where keys belong; its text is not shown.
+/// The first that holds a key which belongs elsewhere, with where keys belong; its text is not shown.
 pub fn check(settings: &Settings) -> Result<(), CliError> {
+    for found in PUBLIC_KEYS.iter().filter_map(|setting| settings.get(*setting)) {
+        if is_secret_access_key(found.text().trim()) {
+            return Err(CliError::failed(format!(
+                "{found} is a secret access key, as it looks: it belongs in SUPABASE_S3_SECRET_ACCESS_KEY; an anon key \
+                 begins with eyJ, a publishable one with sb_publishable_"
+            )));
+        }
+    }
     for spelling in SPELLINGS.iter().filter(|spelling| !spelling.secret) {
         // An id has a check of its own, with its secret; what a command line says is never shown.
         let own_check = matches!(spelling.setting, Setting::AccessKeyId | Setting::SessionTokenCommand);
@@ -39,11 +50,15 @@ pub fn check_name(origin: &str, text: &str) -> Result<(), CliError> {
 fn of(text: &str) -> Option<&'static str> {
     if jwt::api_key(text).is_some() {
         Some("an API key or a token")
-    } else if text.len() == SECRET_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    } else if is_secret_access_key(text) {
         Some("a secret access key, as it looks")
     } else {
         None
     }
+}
+
+fn is_secret_access_key(text: &str) -> bool {
+    text.len() == SECRET_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn words(what: &str) -> String {

@@ -35,14 +35,14 @@ pub fn wait(settings: &Settings, choice: Option<&Choice>) -> Result<(), CliError
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let answer = block_on(reach::reach(&endpoint.url, left.clamp(PAUSE, PATIENCE)))?;
-        let is_over = Instant::now() + PAUSE >= until;
+        let is_over = Instant::now() >= until;
         match answer {
             // A gateway answers before the service behind it is up.
             Ok(reached) if reached.status < 500 || is_over => return Ok(()),
             Err(why) if is_over || why.obstacle.as_ref().is_some_and(Obstacle::stays) => {
                 return Err(CliError::failed(format!("cannot reach the server: {why}")));
             }
-            _ => thread::sleep(PAUSE),
+            _ => thread::sleep(PAUSE.min(until.saturating_duration_since(Instant::now()))),
         }
     }
 }

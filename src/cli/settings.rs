@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::setting::{SPELLINGS, Setting};
-use super::{env_file, local_stack, misplaced, profile, units};
+use super::{env_file, local_stack, misplaced, profile, units, variables};
 use crate::secret::Secret;
 
 /// Where the values of one layer come from. The order of the variants is the order of precedence.
@@ -135,6 +135,7 @@ impl Settings {
         check_names(named.as_deref(), config.as_deref(), env_file.as_deref())?;
         if let Some(path) = env_file {
             let env = variables.insert(env_file::read(&path)?);
+            variables::take_over(env);
             named = named.or_else(|| env.get("SUPAFS_PROFILE").map(|name| name.expose().to_owned()));
             config = config.or_else(|| env.get("SUPAFS_CONFIG").map(|file| PathBuf::from(file.expose())));
             check_names(named.as_deref(), config.as_deref(), None)?;

@@ -194,6 +194,7 @@ fn bytes(file: &Staged) -> Option<u64> {
 fn state(file: &Staged) -> &'static str {
     match file.record.state {
         RecordState::Open => "open",
+        RecordState::Committed | RecordState::Removed if file.holder == Holder::Nobody => "waiting",
         RecordState::Committed => "uploading",
         RecordState::Removed => "deleting",
         _ => "parked",

@@ -3,10 +3,12 @@
 //! The daemon of a background mount works in `/`, so that the directory of its caller can be unmounted. What a library
 //! reads later must still mean what it meant to the caller.
 
+use std::collections::HashMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, absolute};
 
+use crate::secret::Secret;
 use crate::sys;
 
 /// Each holds one path.
@@ -14,6 +16,33 @@ const PATHS: &[&str] =
     &["SSL_CERT_FILE", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HOME"];
 /// Each holds paths with colons between them.
 const LISTS: &[&str] = &["SSL_CERT_DIR"];
+
+/// Variables that only libraries read, and that an env file may set, too.
+const OF_LIBRARIES: &[&str] = &[
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "AWS_CA_BUNDLE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// Puts those that an env file sets into the environment, which wins where it has one. To be called before the first
+/// thread.
+pub fn take_over(values: &HashMap<String, Secret>) {
+    for name in OF_LIBRARIES {
+        let is_set = env::var_os(name).is_some_and(|value| !value.is_empty());
+        if let Some(value) = values.get(*name).filter(|_| !is_set) {
+            sys::set_variable(name, value.expose().as_ref());
+        }
+    }
+    make_absolute();
+}
 
 /// Makes them absolute. To be called before the first thread.
 pub fn make_absolute() {

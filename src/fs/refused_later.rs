@@ -25,15 +25,15 @@ impl RefusedCount {
     }
 }
 
-/// As many keys of refused deletions and folders' settings are told apart, each; more are not counted.
+/// As many keys of refused deletions, and of refused settings, are told apart; more are not counted.
 const KEYS: usize = 10_000;
 
 #[derive(Default)]
 struct State {
     /// By the id of a parked draft: whether it holds settings alone.
     parked: BTreeMap<String, bool>,
-    /// Prefixes of folders whose settings were refused. The spool keeps none of these.
-    folders: BTreeSet<Box<str>>,
+    /// Prefixes of folders, and keys of files, whose settings were refused and are not in the spool.
+    settings: BTreeSet<Box<str>>,
     /// Keys that were not deleted.
     deletions: BTreeSet<Box<str>>,
 }
@@ -51,17 +51,17 @@ impl RefusedLater {
         }
     }
 
-    pub fn settings(&self, prefix: &str) {
-        insert(&mut self.0.lock().folders, prefix);
+    pub fn settings(&self, key: &str) {
+        insert(&mut self.0.lock().settings, key);
     }
 
     pub fn deletion(&self, key: &str) {
         insert(&mut self.0.lock().deletions, key);
     }
 
-    /// The settings of a folder are stored after all.
-    pub fn settings_stored(&self, prefix: &str) {
-        self.0.lock().folders.remove(prefix);
+    /// The settings of a folder or a file are stored after all.
+    pub fn settings_stored(&self, key: &str) {
+        self.0.lock().settings.remove(key);
     }
 
     /// The object is gone after all, or was replaced.
@@ -71,9 +71,9 @@ impl RefusedLater {
 
     /// What is refused still; not what a person has decided about since.
     pub fn count(&self, spool: &Spool) -> RefusedCount {
-        let (parked, folders, deletions) = {
+        let (parked, unparked, deletions) = {
             let state = self.0.lock();
-            (state.parked.clone(), state.folders.len(), state.deletions.len())
+            (state.parked.clone(), state.settings.len(), state.deletions.len())
         };
         let left: Vec<bool> = parked
             .iter()
@@ -81,7 +81,7 @@ impl RefusedLater {
             .map(|(_, is_settings)| *is_settings)
             .collect();
         let settings = left.iter().filter(|is_settings| **is_settings).count();
-        RefusedCount { contents: left.len() - settings, settings: settings + folders, deletions }
+        RefusedCount { contents: left.len() - settings, settings: settings + unparked, deletions }
     }
 }
 

@@ -220,6 +220,7 @@ impl Fs {
             let asked = async {
                 match store.check_upload(&key, headers.content_type.as_deref()).await {
                     UploadCheck::Allowed => Verdict::Permitted,
+                    UploadCheck::Refused(error) => Verdict::Refused { key, error },
                     UploadCheck::NoAnswer => Verdict::Unknown,
                     UploadCheck::Doubtful => {
                         // To its end, whoever waits: what is begun must be aborted.

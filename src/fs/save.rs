@@ -213,8 +213,8 @@ impl Fs {
         if let Err(FsError { cause: Some(error), .. }) = &result {
             draft.state().upload_failed = Some((generation, Instant::now(), error.clone()));
         }
-        let kind = result.as_ref().err().and_then(|error| error.cause.as_ref()).map(|cause| cause.kind);
-        if kind == Some(StoreErrorKind::Denied) {
+        let cause = result.as_ref().err().and_then(|error| error.cause.as_ref());
+        if cause.is_some_and(|cause| cause.kind.is_by_policy()) {
             draft.state().told = Some(generation);
         }
         result
@@ -262,6 +262,7 @@ impl Fs {
         let attrs = uploaded.attrs;
         self.refusals.lock().pop(uploaded.key.as_str());
         self.refused_later.deletion_settled(&uploaded.key);
+        self.refused_later.settings_stored(&uploaded.key);
         if self.may_be_refused {
             self.rights.uploaded(&uploaded.key);
         }
@@ -492,6 +493,15 @@ impl Fs {
             return self.drop_draft(ino, draft);
         }
         let key = draft.state().key.clone().unwrap_or_default();
+        let is_forbidden = draft.state().error.as_ref().is_some_and(|error| error.kind.is_by_policy());
+        if is_forbidden && draft.state().is_settings_only() {
+            let why = draft.why_not_uploaded().unwrap_or_default();
+            tracing::error!(%key, why, "what was set on a file is not in the bucket");
+            self.refused_later.settings(&key);
+            self.lost_name(ino);
+            self.inodes.lock().end_draft(ino, draft);
+            return draft.discard();
+        }
         let torn = draft.torn();
         let closed = match draft.park() {
             Ok(closed) => {

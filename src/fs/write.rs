@@ -166,10 +166,12 @@ impl Fs {
         Ok(opened)
     }
 
-    /// The key of a file that nobody is changing.
+    /// The key of a file whose content nobody is changing.
     fn stored_key(&self, ino: u64) -> Option<String> {
+        let is_unchanged = |draft: &Arc<Draft>| draft.state().is_settings_only();
         let inodes = self.inodes.lock();
-        let inode = inodes.get(ino).filter(|inode| !inode.is_detached() && inode.draft().is_none())?;
+        let inode = inodes.get(ino).filter(|inode| !inode.is_detached())?;
+        inode.draft().is_none_or(is_unchanged).then_some(())?;
         inode.file()?;
         inodes.key(ino)
     }

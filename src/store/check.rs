@@ -12,10 +12,12 @@ use std::time::Duration;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::Connector;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use serde::Deserialize;
 
-use super::UploadCheck;
 use super::clock::Clock;
+use super::retry::Call;
 use super::s3::Connection;
+use super::{StoreError, StoreErrorKind, UploadCheck, policies};
 use crate::http::{self, Answer, Request};
 use crate::secret::Secret;
 use crate::stats::Operation;
@@ -63,7 +65,7 @@ impl Checks {
         *self.has_user.get_or_init(|| self.api.is_some() && credentials.session_token().is_some())
     }
 
-    async fn upload(&self, bucket: &str, key: &str, content_type: Option<&str>) -> Result<u16, String> {
+    async fn upload(&self, bucket: &str, key: &str, content_type: Option<&str>) -> Result<Answer, String> {
         let route = format!("object/upload/sign/{}/{}", escaped(bucket), escaped(key));
         let upsert = Secret::new("true");
         let content_type = content_type.map(Secret::new);
@@ -73,7 +75,7 @@ impl Checks {
         let empty = Secret::new("{}");
         let is_json = content_type.as_ref().is_some_and(|kind| kind.expose() == "application/json");
         let body = is_json.then_some(&empty);
-        self.send("POST", &route, headers, body).await.map(|answer| answer.status)
+        self.send("POST", &route, headers, body).await
     }
 
     /// The row of a bucket, as far as policies on `storage.buckets` show it.
@@ -101,6 +103,26 @@ impl Checks {
     }
 }
 
+/// An error of the REST API, as it describes it.
+#[derive(Deserialize)]
+struct Described {
+    code: String,
+    message: String,
+}
+
+/// The error that a policy raised, where that is the answer.
+fn raised(answer: &Answer, key: &str) -> Option<StoreError> {
+    let Described { code, message } = serde_json::from_str(answer.body.expose()).ok()?;
+    policies::is_raised(answer.status, &code, &message).then(|| StoreError {
+        kind: StoreErrorKind::PolicyError,
+        operation: Operation::SignUploadUrl.name(),
+        key: key.to_owned(),
+        status: answer.status,
+        code,
+        message,
+    })
+}
+
 /// A part of a route.
 fn escaped(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, IN_PATHS)
@@ -119,17 +141,26 @@ impl Connection {
         }
         let Some(_in_flight) = self.begin(&Clock::current()).await else { return UploadCheck::NoAnswer };
         self.stats.count(Operation::SignUploadUrl);
-        match checks.upload(bucket, key, content_type).await {
-            Ok(200) => UploadCheck::Allowed,
-            Ok(429 | 500..) => UploadCheck::NoAnswer,
-            Ok(status) => {
-                tracing::debug!(key, status, "the API does not allow an upload");
-                UploadCheck::Doubtful
-            }
+        let answer = match checks.upload(bucket, key, content_type).await {
+            Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(key, %error, "the API does not tell whether an upload is allowed");
-                UploadCheck::NoAnswer
+                return UploadCheck::NoAnswer;
             }
+        };
+        if answer.status == 200 {
+            return UploadCheck::Allowed;
         }
+        if let Some(error) = raised(&answer, key) {
+            let call = Call::new(Operation::SignUploadUrl, bucket, key);
+            let error = self.policies.attribute(call, &*self.authority, error);
+            let is_by_policy = error.kind == StoreErrorKind::PolicyError;
+            return if is_by_policy { UploadCheck::Refused(error) } else { UploadCheck::NoAnswer };
+        }
+        if matches!(answer.status, 429 | 500..) {
+            return UploadCheck::NoAnswer;
+        }
+        tracing::debug!(key, status = answer.status, "the API does not allow an upload");
+        UploadCheck::Doubtful
     }
 }

@@ -45,10 +45,9 @@ impl Connection {
             return failure;
         }
         let Some(obstacle) = &failure.obstacle else { return failure };
-        let blamed = self.way.blamed_for(obstacle);
         // Who waits at a command line is told what to do as well.
         failure.error.message =
-            if self.stats.was_answered() { obstacle.words(&blamed) } else { obstacle.sentence(&blamed) };
+            if self.stats.was_answered() { self.way.words(obstacle) } else { self.way.sentence(obstacle) };
         if obstacle.stays() || (!obstacle.may_pass() && !self.stats.was_answered()) {
             failure.verdict = Verdict::Final;
         }

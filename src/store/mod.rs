@@ -155,9 +155,11 @@ pub struct BucketEntry {
 }
 
 /// Whether the server would take an object, found out without storing one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum UploadCheck {
     Allowed,
+    /// A policy raised an error.
+    Refused(StoreError),
     /// The server said no, or did not understand the question. The beginning of an upload tells for sure.
     Doubtful,
     /// There was no answer, or the server has failed.

@@ -72,8 +72,15 @@ impl PolicyErrors {
         if error.kind != StoreErrorKind::PolicyError {
             return error;
         }
-        if is_about_the_token(&error.message, &authority.identity()) {
+        let identity = authority.identity();
+        if is_about_the_token(&error.message, &identity) {
             error.kind = StoreErrorKind::BadCredential;
+            if let Identity::User { role, .. } = identity
+                && sqlstate(&error.message) == Some(UNKNOWN_ROLE)
+            {
+                // The server's words do not name it.
+                error.message = format!("the database has no role {role:?}: {}", error.message);
+            }
             return error;
         }
         let now = Instant::now();

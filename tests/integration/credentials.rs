@@ -173,6 +173,25 @@ fn the_aws_chain_is_asked_only_where_nothing_of_supabase_is_set() {
         .start();
     assert_eq!(from_environment.read("file"), b"file");
     drop(from_environment);
+    let by_process = Place::new();
+    let answer = format!(
+        r#"{{"Version": 1, "AccessKeyId": "{}", "SecretAccessKey": "{}"}}"#,
+        facts.access_key_id, facts.secret_access_key
+    );
+    by_process.file("home/answer", &answer, 0o600);
+    by_process.file(
+        "home/.aws/config",
+        &format!(
+            "[default]\nregion = {}\nendpoint_url = {}\ncredential_process = /bin/cat {}\n",
+            facts.region,
+            facts.endpoint,
+            by_process.home().join("answer").display()
+        ),
+        0o600,
+    );
+    let by_process = MountOptions::new(&backend, &bucket.name).login(Login::Custom).place(by_process).start();
+    assert_eq!(by_process.read("file"), b"file");
+    drop(by_process);
     let supabase_first = MountOptions::new(&backend, &bucket.name)
         .env("AWS_ACCESS_KEY_ID", "nobody")
         .env("AWS_SECRET_ACCESS_KEY", "nothing")

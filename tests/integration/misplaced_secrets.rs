@@ -131,6 +131,12 @@ fn the_mistake_is_named_before_a_request_is_made() {
             assert!(args == ["doctor"] || !said.contains("refuses the connection"), "{args:?}: {said}");
         }
     }
+    for variable in ["SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY"] {
+        let env = [endpoint, (variable, secret.as_str()), ("SUPABASE_SESSION_TOKEN", service_key.as_str())];
+        let stderr = place.supafs(["mount", &bucket.name, "mnt"], &env).refused();
+        assert!(stderr.contains(variable) && stderr.contains("is a secret access key"), "{stderr}");
+        assert!(!stderr.contains(&secret), "{stderr}");
+    }
     let elsewhere = [("SUPABASE_PROJECT_REF", service_key.as_str()), ("SUPABASE_S3_REGION", "sb_secret_abc")];
     for wrong in elsewhere {
         let mut env = Login::Keys.variables(&facts, |_| String::new());

@@ -88,6 +88,9 @@ fn a_role_that_the_database_does_not_have_is_named() {
     let by_token = [&common[..], &[("SUPABASE_SESSION_TOKEN", token.as_str())]].concat();
     let by_secret = [&common[..], &[("SUPABASE_JWT_SECRET", facts.jwt_secret.as_str())]].concat();
     let minted = ["mount", &bucket.name, "mnt", "--as-user", user, "--role", "clerk"];
+    let access = ["access", &bucket.name, "--as", &format!("a={user}"), "--role", "a=clerk"];
+    let why = place.supafs(access, &by_secret).refused();
+    assert!(why.contains("no role \"clerk\""), "{why}");
     for (args, env) in [(&minted[..3], &by_token), (&minted[..], &by_secret)] {
         let why = place.supafs(args, env).refused();
         assert!(why.contains("no role \"clerk\"") && why.contains("--role"), "{why}");

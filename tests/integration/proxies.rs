@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
+use crate::common::outcome;
 use crate::common::{
     Backend, Certificate, Facts, Login, Mount, MountOptions, Place, Proxy, TlsFront, is_mounted,
 };
@@ -124,7 +125,8 @@ fn a_proxy_that_is_no_help_is_named() {
     let closed = "127.0.0.1:9";
     let without_login = format!("http://me:hidden@{}", proxy.address());
     let closed_with_login = format!("http://me:hidden@{closed}");
-    let cases: [(&str, &[&str]); 4] = [
+    let cases: [(&str, &[&str]); 5] = [
+        ("http://me:hidden@no-such-host.invalid:9", &["http_proxy", "does not resolve", "that variable"]),
         (&closed_with_login, &["http_proxy", closed, "refuses the connection"]),
         (&without_login, &["http_proxy", "user name and a password"]),
         ("socks5://me:hidden@127.0.0.1:9", &["http_proxy", "socks5", "NO_PROXY"]),
@@ -144,6 +146,18 @@ fn a_proxy_that_is_no_help_is_named() {
         assert!(!why.contains("hidden"), "{why}");
         assert!(!is_mounted(place.mountpoint()));
     }
+    // An env file counts like the environment.
+    let place = Place::new();
+    place.file("env", &format!("http_proxy={closed_with_login}\n"), 0o600);
+    let mut command = place.command(["mount", "--env-file", "env", &bucket.name, "mnt"]);
+    command
+        .envs(Login::Keys.variables(&facts, |_| String::new()))
+        .env("SUPABASE_S3_ENDPOINT", &facts.endpoint);
+    let why = outcome(command).refused();
+    assert!(
+        why.contains("http_proxy") && why.contains("refuses the connection") && !why.contains("hidden"),
+        "{why}"
+    );
     let named = "http://me:hidden@127.0.0.1:9";
     let env = [("SUPABASE_S3_ENDPOINT", facts.endpoint.as_str()), ("http_proxy", named)];
     let checks = Place::new().supafs(["doctor"], &env).stdout;

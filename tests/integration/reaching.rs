@@ -184,12 +184,12 @@ fn wait_online_keeps_trying_until_the_server_is_there() {
         place.supafs(["unmount", "mnt"], &[]).ok();
         drop(front);
     }
-    // The time ends, too.
+    // The time ends, too, and not before.
     let project = Project::at(&format!("http://127.0.0.1:{}", closed_port()));
     for args in [&["mount", "--wait-online", "3s", "bucket", "mnt"][..], &["buckets", "--wait-online", "3s"]]
     {
         let (outcome, took) = project.run(args);
-        assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(20), "{args:?}: {took:?}");
+        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(20), "{args:?}: {took:?}");
         assert!(outcome.refused().contains("refuses the connection"), "{args:?}");
     }
 }
@@ -235,6 +235,30 @@ fn a_certificate_that_is_not_accepted_is_told_with_what_to_do() {
     let front = TlsFront::start(&own, behind);
     let place = Place::new();
     own.write(&place.path().join("certificate.pem"));
+    place.file("empty.pem", "no certificate", 0o600);
+    for variable in ["SSL_CERT_FILE", "AWS_CA_BUNDLE"] {
+        for (file, words) in
+            [("nowhere.pem", "cannot read the certificates"), ("empty.pem", "holds no certificate")]
+        {
+            let mut command = place.command(["buckets"]);
+            command.envs(Login::Keys.variables(&facts, |_| String::new()));
+            command.env("SUPABASE_S3_ENDPOINT", front.endpoint("localhost")).env(variable, file);
+            let stderr = outcome(command).refused();
+            assert!(stderr.contains(words) && stderr.contains(variable) && stderr.contains(file), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        }
+        // As in the environment, so in an env file.
+        place.file("env", &format!("{variable}=certificate.pem\n"), 0o600);
+        let mut command = place.command(["mount", "--env-file", "env", &bucket.name, "mnt"]);
+        for other in ["SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE"] {
+            command.env_remove(other);
+        }
+        command.envs(Login::Keys.variables(&facts, |_| String::new()));
+        command.env("SUPABASE_S3_ENDPOINT", front.endpoint("localhost"));
+        outcome(command).ok();
+        assert_eq!(fs::read(place.mountpoint().join("file")).expect("it answers"), b"file");
+        place.supafs(["unmount", "mnt"], &[]).ok();
+    }
     let mut command = place.command(["mount", &bucket.name, "mnt"]);
     command.envs(Login::Keys.variables(&facts, |_| String::new()));
     command.env("SUPABASE_S3_ENDPOINT", front.endpoint("localhost"));

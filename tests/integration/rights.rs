@@ -76,6 +76,66 @@ fn whoever_may_not_write_is_told_when_the_file_is_opened() {
 }
 
 #[test]
+fn a_setting_that_waits_does_not_keep_a_refusal_from_whoever_writes() {
+    let backend = Backend::start();
+    let (bucket, users) = backend.users();
+    for (number, args) in ["", "--write-back"].into_iter().enumerate() {
+        for set in ["touch FILE", "chmod 600 FILE", "setfattr -n user.supabase.meta.a -v b FILE"] {
+            let name = format!("{}/{number}{}", users.shared, &set[..2]);
+            bucket.put(&name, "old");
+            let mount = mount_user(&backend, &bucket, &users.alice, args);
+            let line = format!(
+                "{}; bash -c 'echo hi > {name}' 2>&1 || echo \"exit $?\"",
+                set.replace("FILE", &name)
+            );
+            let told = mount.sh(&line);
+            assert!(told.contains("Permission denied") && told.ends_with("exit 1\n"), "{line}: {told}");
+            eventually("nothing to wait", || staged(mount.place()).is_empty().then_some(()));
+            assert_eq!(mount.read(&name), b"old");
+            // What was set was refused a moment later.
+            drop(mount.leave());
+            assert_eq!(bucket.bytes(&name).as_deref(), Some(&b"old"[..]));
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_raises_an_error_when_something_is_written_is_told_at_open() {
+    let backend = standin_only!("its policies raise errors for writes alone");
+    let (bucket, users) = backend.users();
+    let all = Predicate::Always;
+    let raises =
+        |sqlstate: &str| Predicate::Raises { sqlstate: sqlstate.to_owned(), of: Box::new(Predicate::Always) };
+    for sqlstate in ["22012", "P0001"] {
+        let name = &bucket.name;
+        let policy = |command, predicate| Policy::new(command, predicate);
+        backend.standin().set_policies(
+            name,
+            vec![
+                policy(Command::Select, all.clone()),
+                policy(Command::Insert, raises(sqlstate)),
+                policy(Command::Update, raises(sqlstate)),
+            ],
+        );
+        bucket.put("folder/old", "old");
+        for args in ["", "--write-back"] {
+            let mount = mount_user(&backend, &bucket, &users.alice, args);
+            for path in ["folder/new", "folder/old"] {
+                let told = mount.sh(&format!("bash -c 'echo hi > {path}' 2>&1 || echo \"exit $?\""));
+                assert!(told.contains("Permission denied") && told.ends_with("exit 1\n"), "{path}: {told}");
+            }
+            let words = mount.sh("getfattr --only-values -n user.supabase.last-error folder");
+            assert!(words.contains(sqlstate), "{words}");
+            let log = mount.log();
+            assert_eq!(log.lines().filter(|line| line.contains("policy error")).count(), 1, "{log}");
+            assert_eq!(staged(mount.place()), [] as [serde_json::Value; 0]);
+            mount.stop();
+        }
+        assert_eq!(bucket.bytes("folder/old").as_deref(), Some(&b"old"[..]));
+    }
+}
+
+#[test]
 fn the_first_file_that_is_made_in_a_folder_costs_one_request_more_and_later_ones_none() {
     let backend = Backend::start();
     let (bucket, users) = backend.users();

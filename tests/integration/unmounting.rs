@@ -83,12 +83,28 @@ fn a_new_folder_that_is_refused_is_told_of_and_can_be_made_later() {
 }
 
 #[test]
-fn a_mode_that_is_refused_is_not_told_of_as_a_file_that_is_lost() {
+fn a_mode_that_a_policy_forbids_is_told_of_and_not_kept() {
     let backend = standin_only!("the server refuses a copy");
     let stage = Stage::on(&backend);
     stage.bucket.put("file", "content");
     stage.mount();
-    let refusal = stage.refuse("CopyObject");
+    stage.refuse("CopyObject");
+    fs::set_permissions(stage.at("file"), fs::Permissions::from_mode(0o640))
+        .expect("it is set a moment later");
+    let told = stage.unmount_with_something_left();
+    assert!(told.contains(&format!("{ACKNOWLEDGED}1 change of a mode")), "{told}");
+    assert!(!told.contains("not in the bucket"), "{told}");
+    assert_eq!(stage.spool("file"), [] as [String; 0]);
+}
+
+#[test]
+fn a_mode_that_is_refused_otherwise_waits_and_is_not_told_of_as_a_file_that_is_lost() {
+    let backend = standin_only!("the server refuses a copy");
+    let stage = Stage::on(&backend);
+    stage.bucket.put("file", "content");
+    stage.mount();
+    let refusal = Fault::status(400, "InvalidRequest").on("CopyObject").bucket(&stage.bucket.name);
+    let refusal = stage.backend.fault(refusal);
     fs::set_permissions(stage.at("file"), fs::Permissions::from_mode(0o640))
         .expect("it is set a moment later");
     let told = stage.unmount_with_something_left();
