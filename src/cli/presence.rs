@@ -83,8 +83,16 @@ impl Daemons {
     #[must_use]
     pub fn of(mountpoint: &Path) -> Self {
         let prefix = prefix(mountpoint);
-        let found = announced(&prefix).into_iter();
-        let found = found.filter_map(|path| Some((path.clone(), File::open(&path).ok()?))).collect();
+        let found = announced(&prefix).into_iter().filter_map(|path| {
+            let file = File::open(&path).ok()?;
+            if is_held(&file) {
+                return Some((path, file));
+            }
+            // Of a daemon that was killed: what it told last has been taken over by another one since.
+            let _ = fs::remove_file(&path);
+            None
+        });
+        let found = found.collect();
         Self { prefix, found }
     }
 

@@ -156,6 +156,7 @@ impl Fs {
         let lookahead =
             Lookahead::new(fetcher.clone(), Arc::clone(stats), ahead / 4, tuning.max_requests * 3 / 4);
         let places = tuning.max_requests * 3 / 4;
+        let bridges_outages = writing.as_ref().is_some_and(|(_, writing)| writing.write_back);
         let writer = writing.map(|writing| Arc::new(Writer::new(&store, fetcher.clone(), writing, places)));
         let fs = Arc::new_cyclic(|me: &Weak<Self>| Self {
             refused_later: refused_later::RefusedLater::default(),
@@ -169,7 +170,7 @@ impl Fs {
             drafting: Mutex::default(),
             may_be_refused,
             rights: rights::Rights::new(tuning),
-            meta: DirCache::new(Arc::clone(&store), tuning, Arc::clone(stats), budget),
+            meta: DirCache::new(Arc::clone(&store), tuning, (Arc::clone(stats), budget), bridges_outages),
             fetcher,
             lookahead,
             store,

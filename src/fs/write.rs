@@ -92,7 +92,8 @@ impl Fs {
     ) -> Result<(Attributes, Opened), FsError> {
         let component = self.new_component(name)?;
         let ([prefix], change) = self.at_rest([parent]).await?;
-        if let Some(entry) = self.meta.lookup(&prefix, name).await?.entry {
+        let found = self.meta.lookup(&prefix, name).await?;
+        if let Some(entry) = found.entry {
             drop(change);
             if exclusive {
                 return Err(ErrorKind::Exists.into());
@@ -116,6 +117,8 @@ impl Fs {
         }
         let mut state =
             State::on(&format!("{prefix}{component}"), None, self.attrs_of_new(parent, creation, false));
+        // Another client may have made it in an outage: its upload looks first.
+        state.was_made_unseen = found.has_aged;
         // Also a file that nothing is written to is one.
         state.generation = 1;
         state.mtime_is_set = false;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::directory::Directory;
 use super::fill;
+use super::outage::Outage;
 use super::overlay::Overlay;
 use super::probe::{self, Probed};
 use super::walk::{self, Walks};
@@ -37,6 +38,9 @@ const MAX_LOOKUPS: usize = 1000;
 /// Pages that a directory of unknown size is listed for, because of lookups.
 const PAGES_FOR_LOOKUPS: usize = 16;
 
+/// How long the kernel may go on with an answer that has aged.
+const RECALLED: Duration = Duration::from_secs(1);
+
 /// Entries that one request lists.
 pub(super) const PAGE: usize = 999;
 
@@ -48,6 +52,8 @@ pub struct Lookup {
     pub valid: Duration,
     /// When the server was asked: what was changed here since is not in the answer of itself.
     pub asked: Instant,
+    /// It has aged, and no server answers: the bucket may hold something else by now.
+    pub has_aged: bool,
 }
 
 struct Directories {
@@ -62,6 +68,7 @@ pub(super) struct Inner {
     dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
     overlay: Overlay,
+    outage: Outage,
     pub(super) walks: Walks,
     pub(super) ttl: Duration,
     negative_ttl: Duration,
@@ -74,9 +81,16 @@ pub struct DirCache(Arc<Inner>);
 
 impl DirCache {
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, tuning: &Tuning, stats: Arc<Stats>, budget: Arc<Budget>) -> Self {
+    /// A cache that knows nothing yet. `bridges_outages`: while no server answers, what was last known counts.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        tuning: &Tuning,
+        (stats, budget): (Arc<Stats>, Arc<Budget>),
+        bridges_outages: bool,
+    ) -> Self {
         Self(Arc::new(Inner {
             store,
+            outage: Outage::new(bridges_outages, Arc::clone(&stats)),
             stats,
             budget,
             dirs: Mutex::new(Directories { lru: LruCache::unbounded(), weight: 0 }),
@@ -95,7 +109,7 @@ impl DirCache {
     /// # Errors
     /// When the server had to be asked and did not answer.
     pub async fn lookup(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
-        let mut answer = self.ask(prefix, name).await?;
+        let mut answer = self.ask_or_recall(prefix, name).await?;
         answer.entry = self.changed_since(prefix, name, answer.asked, answer.entry);
         if answer.entry.is_none() {
             answer.entry = self.folder_being_written(prefix, name);
@@ -103,14 +117,51 @@ impl DirCache {
         Ok(answer)
     }
 
+    /// Asks; while no server answers, what was last known counts.
+    async fn ask_or_recall(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+        let inner = &*self.0;
+        if inner.outage.is_on()
+            && let Some(answer) = inner.last_known(prefix, name)
+        {
+            if inner.outage.is_question_due() {
+                let (cache, prefix, name) = (self.clone(), prefix.to_owned(), name.to_owned());
+                tokio::spawn(async move {
+                    if cache.ask(&prefix, &name).await.is_ok() {
+                        cache.0.outage.ends();
+                    }
+                });
+            }
+            return Ok(answer);
+        }
+        let mut asking = std::pin::pin!(self.ask(prefix, name));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut asking => answer,
+            () = inner.outage.silence() => match inner.last_known(prefix, name) {
+                Some(answer) => {
+                    inner.outage.begins();
+                    return Ok(answer);
+                }
+                None => asking.await,
+            },
+        };
+        match answer {
+            Err(error) if inner.outage.is_one(&error) => {
+                inner.outage.begins();
+                inner.last_known(prefix, name).ok_or(error)
+            }
+            answer => answer,
+        }
+    }
+
     async fn ask(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
         let inner = &*self.0;
         let now = Instant::now();
         if name == name::PLACEHOLDER.as_bytes() {
-            return Ok(Lookup { entry: None, valid: inner.negative_ttl, asked: now });
+            return Ok(Lookup { entry: None, valid: inner.negative_ttl, asked: now, has_aged: false });
         }
         if let Some((entry, valid)) = inner.overlay.get(prefix, name) {
-            return Ok(Lookup { entry, valid, asked: now });
+            return Ok(Lookup { entry, valid, asked: now, has_aged: false });
         }
         let (list_first, glance) = match inner.remembered(prefix, name) {
             Remembered::Answer(answer) => return Ok(answer),
@@ -414,7 +465,7 @@ impl DirCache {
         });
         self.0.remember(prefix, name, entry.clone(), asked);
         let ttl = if entry.is_some() { self.0.ttl } else { self.0.negative_ttl };
-        Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()), asked })
+        Ok(Lookup { entry, valid: ttl.saturating_sub(asked.elapsed()), asked, has_aged: false })
     }
 }
 
@@ -428,6 +479,20 @@ enum Remembered {
 }
 
 impl Inner {
+    /// What a name stood for when that was last known, however long ago; `None`: nothing is known of it.
+    fn last_known(&self, prefix: &str, name: &[u8]) -> Option<Lookup> {
+        let dirs = self.dirs.lock();
+        let directory = dirs.lru.peek(prefix);
+        let listed = directory.and_then(|directory| directory.listing.as_ref());
+        let listed = listed.map(|listing| (listing.find(name), listing.begun()));
+        let asked = directory.and_then(|directory| directory.lookups.get(name).cloned());
+        drop(dirs);
+        let newest = [listed, asked].into_iter().flatten().max_by_key(|(_, asked)| *asked);
+        let changed = self.overlay.last(prefix, name);
+        let (entry, asked) = [newest, changed].into_iter().flatten().max_by_key(|(_, asked)| *asked)?;
+        Some(Lookup { entry, valid: RECALLED, asked, has_aged: true })
+    }
+
     fn remembered(&self, prefix: &str, name: &[u8]) -> Remembered {
         let ttl = |entry: &Option<Entry>| if entry.is_some() { self.ttl } else { self.negative_ttl };
         let mut dirs = self.dirs.lock();
@@ -438,13 +503,18 @@ impl Inner {
             let entry = listing.find(name);
             let valid = listing.valid_for(ttl(&entry));
             if !valid.is_zero() {
-                return Remembered::Answer(Lookup { entry, valid, asked: listing.begun() });
+                return Remembered::Answer(Lookup { entry, valid, asked: listing.begun(), has_aged: false });
             }
         }
         if let Some((entry, at)) = directory.lookups.get(name) {
             let valid = ttl(entry).saturating_sub(at.elapsed());
             if !valid.is_zero() {
-                return Remembered::Answer(Lookup { entry: entry.clone(), valid, asked: *at });
+                return Remembered::Answer(Lookup {
+                    entry: entry.clone(),
+                    valid,
+                    asked: *at,
+                    has_aged: false,
+                });
             }
         }
         // Where only the absence has become too old, a probe is cheaper than listing all again, unless more names follow.
@@ -490,7 +560,7 @@ impl Inner {
     /// A lookup's answer out of a complete listing.
     fn found(&self, listing: &Listing, entry: Option<Entry>) -> Lookup {
         let ttl = if entry.is_some() { self.ttl } else { self.negative_ttl };
-        Lookup { valid: listing.valid_for(ttl), entry, asked: listing.begun() }
+        Lookup { valid: listing.valid_for(ttl), entry, asked: listing.begun(), has_aged: false }
     }
 
     /// What a walk that has come to a folder probably goes through: the directory above it.

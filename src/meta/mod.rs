@@ -8,6 +8,7 @@ mod fill;
 mod known;
 mod listing;
 mod memory;
+mod outage;
 mod overlay;
 mod pages;
 mod probe;

@@ -96,6 +96,14 @@ impl Overlay {
         })
     }
 
+    /// What a name came to stand for by its last local change that is still noted, and when.
+    #[expect(clippy::option_option, reason = "the change may be that it is gone")]
+    pub fn last(&self, prefix: &str, name: &[u8]) -> Option<(Option<Entry>, Instant)> {
+        let directories = self.by_prefix();
+        let change = directories.get(prefix)?.names.get(name)?;
+        Some((change.entry.clone(), change.at))
+    }
+
     /// What a name stands for by a local change that an answer asked for at this time may miss.
     #[expect(clippy::option_option, reason = "the change may be that it is gone")]
     pub fn since(&self, prefix: &str, name: &[u8], asked: Instant) -> Option<Option<Entry>> {

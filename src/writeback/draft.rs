@@ -118,6 +118,7 @@ impl Draft {
             attempted,
             uploaded: None,
             is_recovered: true,
+            was_made_unseen: false,
             stored_headers: None,
             changes: HeaderChanges {
                 content_type: record.content_type.clone(),

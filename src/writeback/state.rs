@@ -64,6 +64,8 @@ pub struct State {
     pub uploaded: Option<Instant>,
     /// It was left in the spool: what the key holds now may be newer, also where it held nothing.
     pub is_recovered: bool,
+    /// It was made while no server answered: another client may have made one, too.
+    pub was_made_unseen: bool,
     /// The headers that the object at `key` has, where known.
     pub stored_headers: Option<ObjectHeaders>,
     pub changes: HeaderChanges,
@@ -103,6 +105,7 @@ impl State {
             attempted: vec![],
             uploaded: None,
             is_recovered: false,
+            was_made_unseen: false,
             stored_headers: None,
             changes: HeaderChanges::default(),
             attrs,
@@ -156,6 +159,7 @@ impl State {
     pub(super) fn is_at(&mut self, key: &str, etag: &ETag, headers: &ObjectHeaders) {
         let size = self.size;
         self.is_recovered = false;
+        self.was_made_unseen = false;
         self.replaces = None;
         self.gives_way = None;
         self.attempted.clear();

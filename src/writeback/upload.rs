@@ -360,7 +360,7 @@ impl Uploader {
     /// Compares what the key holds with what the draft was made of.
     async fn check(&self, draft: &Draft, key: &str, state: &State) -> Result<Found, UploadError> {
         // For a name that is new here nothing is asked, unless an upload may have got through already.
-        let may_be_there = state.is_recovered || state.error.is_some();
+        let may_be_there = state.is_recovered || state.was_made_unseen || state.error.is_some();
         if state.expected.is_none() && !may_be_there {
             return Ok(Found::Expected(None));
         }
@@ -557,12 +557,15 @@ impl Uploader {
                 let Ok(head) = self.store.head(&job.key).await else { return Err(error.into()) };
                 let was = job.state.expected.as_ref().map(|expected| &expected.etag);
                 let is_gone = error.kind == StoreErrorKind::NoSuchUpload;
-                let is_ours = head.size == job.state.size && was != Some(&head.etag);
-                if is_ours && (is_gone || self.is_same(job.draft, &job.state, &head).await) {
-                    Ok(head.etag)
-                } else {
-                    Err(error.into())
-                }
+                let is_new = was != Some(&head.etag);
+                // The same bytes have the same tag again.
+                let is_there = head.size == job.state.size
+                    && match (is_new, is_gone) {
+                        (true, true) => true,
+                        (false, false) => false,
+                        _ => self.is_same(job.draft, &job.state, &head).await,
+                    };
+                if is_there { Ok(head.etag) } else { Err(error.into()) }
             }
             other => Ok(other?),
         }

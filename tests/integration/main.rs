@@ -31,6 +31,7 @@ mod model;
 mod names;
 mod names_written;
 mod nodes;
+mod outages;
 mod policy_errors;
 mod proxies;
 mod reaching;

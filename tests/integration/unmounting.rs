@@ -184,6 +184,30 @@ fn a_deletion_that_succeeds_after_all_is_not_told_of() {
 }
 
 #[test]
+fn what_a_killed_daemon_told_does_not_count() {
+    let backend = standin_only!("it goes silent on demand");
+    let stage = Stage::on(&backend);
+    stage.mount();
+    let hang = stage.backend.fault(Fault::new(Action::Hang).on("PutObject").bucket(&stage.bucket.name));
+    fs::write(stage.at("file"), "late").expect("close does not wait");
+    let daemon = stage.place.daemons()[0];
+    nix::sys::signal::kill(daemon, nix::sys::signal::SIGTERM).expect("it is told to end");
+    let told = || {
+        let reports = fs::read_dir(stage.place.home().join("state/supafs/mounts")).expect("a directory");
+        let mut reports = reports.flatten().map(|entry| fs::read_to_string(entry.path()).unwrap_or_default());
+        reports.any(|report| report.contains("\"uploads\":1")).then_some(())
+    };
+    eventually("it to tell what is left", told);
+    nix::sys::signal::kill(daemon, nix::sys::signal::SIGKILL).expect("it is killed");
+    eventually("its end", || stage.place.daemons().is_empty().then_some(()));
+    stage.backend.standin().clear_fault(hang);
+    drop(stage.place.supafs(["unmount", "mnt"], &[]));
+    stage.mount();
+    stage.unmount().ok();
+    assert_eq!(stage.bucket.bytes("file").as_deref(), Some(&b"late"[..]));
+}
+
+#[test]
 fn a_server_that_answers_with_errors_is_not_called_silent() {
     let backend = standin_only!("the server fails on demand");
     let stage = Stage::on(&backend);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use supafs_standin::{Action, Fault, FaultId, WRITES};
 
 use crate::common::{Backend, Bucket, Mount, MountOptions, Random, body, eventually};
+use crate::spool::staged;
 
 /// A way to fail once.
 fn ways() -> Vec<(&'static str, Fault)> {
@@ -326,4 +327,29 @@ fn an_answer_that_breaks_off_while_a_change_is_sent_is_asked_for_again() {
     bytes[7 << 20..(7 << 20) + 7].copy_from_slice(b"changed");
     assert!(bucket.bytes("file") == Some(bytes));
     assert_eq!(backend.standin().fault_hits(broken), 4);
+}
+
+#[test]
+fn the_same_bytes_again_are_stored_though_the_answer_that_says_so_is_lost() {
+    let backend = standin_only!("answers get lost");
+    for options in ["", "--write-back"] {
+        let bucket = backend.bucket();
+        let mount = Mount::with(&backend, &bucket, &format!("--part-size 5MiB {options}"));
+        let content = body(7, 12 << 20);
+        let save = || {
+            let mut file = fs::File::create(mount.at("file"))?;
+            file.write_all(&content)?;
+            file.sync_all()
+        };
+        save().expect("stored");
+        for fault in [Fault::reply_lost(), Fault::late_status(504, "GatewayTimeout")] {
+            let fault = backend.fault(fault.on("CompleteMultipartUpload").bucket(&bucket.name).times(1));
+            save().unwrap_or_else(|error| panic!("{options}: it is there: {error}"));
+            backend.standin().clear_fault(fault);
+            assert!(bucket.bytes("file").as_deref() == Some(&content[..]));
+        }
+        assert!(staged(mount.place()).iter().all(|file| file["state"] != "parked"));
+        mount.stop();
+        assert_eq!(backend.standin().uploads(&bucket.name), []);
+    }
 }
