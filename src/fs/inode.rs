@@ -30,6 +30,8 @@ pub struct FileNode {
     pub is_link: bool,
     /// Bytes of `version` were handed to a reader, and may be in the kernel's pages.
     pub handed_out: bool,
+    /// A write failed: the kernel may have pages with bytes that are nowhere else.
+    pub has_lost_bytes: bool,
 }
 
 /// What few inodes have.
@@ -525,7 +527,7 @@ impl Inode {
 
 impl FileNode {
     fn listed(version: FileVersion, is_link: bool) -> Self {
-        Self { version, is_link, handed_out: false }
+        Self { version, is_link, handed_out: false, has_lost_bytes: false }
     }
 
     fn is_same(&self, listed: &FileVersion) -> bool {

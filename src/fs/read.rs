@@ -68,7 +68,8 @@ impl Fs {
         let draft = inodes.get(ino).and_then(|inode| inode.draft().cloned());
         let file = inodes.get_mut(ino).and_then(|inode| inode.file_mut()).ok_or(ErrorKind::Stale)?;
         // A read of this version proves that the kernel has dropped the pages of the one before.
-        let keep_cache = file.handed_out;
+        let has_lost_bytes = std::mem::take(&mut file.has_lost_bytes);
+        let keep_cache = file.handed_out && !has_lost_bytes;
         let object = object_id(&key, &file.version);
         inodes.opened(ino);
         drop(inodes);

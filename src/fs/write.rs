@@ -294,6 +294,22 @@ impl Fs {
             return Err(ErrorKind::BadHandle.into());
         }
         file.users.wrote(thread);
+        let written = self.write_to(&file, offset, data, appends).await;
+        if written.is_err()
+            && let Some(node) = self.inodes.lock().get_mut(file.ino).and_then(|inode| inode.file_mut())
+        {
+            node.has_lost_bytes = true;
+        }
+        written
+    }
+
+    async fn write_to(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        data: &[u8],
+        appends: bool,
+    ) -> Result<u32, FsError> {
         let draft = self.draft_of(file.ino).inspect_err(|error| {
             if !matches!(error.kind, ErrorKind::Stale | ErrorKind::IsDirectory | ErrorKind::ReadOnly) {
                 file.failed.lock().get_or_insert(error.kind);

@@ -109,6 +109,39 @@ except OSError as error:
 }
 
 #[test]
+fn what_a_mapping_could_not_write_is_not_read_afterwards() {
+    let backend = Backend::start();
+    for options in ["", WRITE_BACK] {
+        let bucket = backend.bucket();
+        bucket.put("file", "version");
+        let mount = Mount::with(&backend, &bucket, &format!("--metadata-ttl 1h --spool-size 1MiB {options}"));
+        assert_eq!(mount.read("file"), b"version");
+        let mut filler = File::create(mount.at("filler")).expect("opened");
+        fill(&mut filler);
+        mount.sh("python3 -c \"
+import errno, mmap, os
+f = os.open('file', os.O_RDWR)
+m = mmap.mmap(f, 7)
+m[:] = b'lost!!!'
+try:
+    m.flush()
+    raise SystemExit('msync succeeded')
+except OSError as error:
+    assert error.errno in (errno.ENOSPC, errno.EIO), error
+m.close()
+try:
+    os.close(f)
+except OSError as error:
+    assert error.errno == errno.ENOSPC, error
+\"");
+        assert_eq!(mount.read("file"), b"version");
+        drop(filler);
+        mount.stop();
+        assert_eq!(bucket.bytes("file").as_deref(), Some(&b"version"[..]));
+    }
+}
+
+#[test]
 fn a_version_that_was_acknowledged_is_uploaded_though_the_next_one_is_torn() {
     let backend = Backend::start();
     let bucket = backend.bucket();
