@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::probe::probe_name;
 use super::{Finding, Lab, Trouble, at_root};
 use crate::content_type::content_type;
-use crate::store::{ObjectHeaders, ObjectStore, Section, StoreError, StoreErrorKind};
+use crate::store::{Doubt, ObjectHeaders, ObjectStore, Section, StoreError, StoreErrorKind};
 
 impl Lab {
     pub(super) async fn begin_and_abort(
@@ -17,7 +17,7 @@ impl Lab {
         key: &str,
     ) -> Result<(), StoreError> {
         let store = self.store(subject, bucket);
-        let id = match store.create_upload(key, &headers(key)).await {
+        let id = match store.create_upload(key, &headers(key), &Doubt::default()).await {
             Ok(id) => id,
             Err(error) => {
                 if may_have_arrived(&error) {

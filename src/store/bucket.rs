@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use super::retry::{Call, Failure};
 use super::s3::Connection;
 use super::{
-    BegunUpload, GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore, Part,
-    Section, StoreError, UploadCheck,
+    BegunUpload, Doubt, GetBody, ListPage, ListRequest, ListedObject, ObjectHead, ObjectHeaders, ObjectStore,
+    Part, Section, StoreError, UploadCheck,
 };
 use crate::etag::ETag;
 use crate::stats::Operation;
@@ -293,8 +293,13 @@ impl ObjectStore for Bucket {
         self.connection.too_large(&self.name, &self.full(key), size).await
     }
 
-    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {
-        self.connection.create_upload(&self.name, &self.full(key), headers).await
+    async fn create_upload(
+        &self,
+        key: &str,
+        headers: &ObjectHeaders,
+        doubt: &Doubt,
+    ) -> Result<String, StoreError> {
+        self.connection.create_upload(&self.name, &self.full(key), headers, doubt).await
     }
 
     async fn upload_part(

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use super::bucket::Bucket;
 use super::s3::S3Service;
 use super::{
-    BegunUpload, GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part, Section,
-    StoreError, StoreErrorKind, UploadCheck,
+    BegunUpload, Doubt, GetBody, ListPage, ListRequest, ObjectHead, ObjectHeaders, ObjectStore, Part,
+    Section, StoreError, StoreErrorKind, UploadCheck,
 };
 use crate::etag::ETag;
 
@@ -147,9 +147,14 @@ impl ObjectStore for Buckets {
         Ok(refused)
     }
 
-    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError> {
+    async fn create_upload(
+        &self,
+        key: &str,
+        headers: &ObjectHeaders,
+        doubt: &Doubt,
+    ) -> Result<String, StoreError> {
         let (bucket, key) = self.split("CreateMultipartUpload", key)?;
-        bucket.create_upload(key, headers).await
+        bucket.create_upload(key, headers, doubt).await
     }
 
     async fn upload_part(

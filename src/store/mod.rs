@@ -8,6 +8,7 @@ mod buckets;
 mod by_hand;
 mod check;
 mod clock;
+mod doubt;
 mod error;
 mod first_answer;
 mod limits;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use clock::{timed, undo, waits};
+pub use doubt::Doubt;
 pub use error::{StoreError, StoreErrorKind};
 pub use section::Section;
 pub use verbatim::{is_header_value, is_media_type, is_token};
@@ -192,8 +194,14 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
     /// Deletes any number of objects, and returns those that were refused, each with its reason.
     async fn delete_many(&self, keys: &[String]) -> Result<Vec<StoreError>, StoreError>;
-    /// Begins a multipart upload; returns its id.
-    async fn create_upload(&self, key: &str, headers: &ObjectHeaders) -> Result<String, StoreError>;
+    /// Begins a multipart upload; returns its id. `doubt` tells whether another one may have been begun that nobody
+    /// knows the id of.
+    async fn create_upload(
+        &self,
+        key: &str,
+        headers: &ObjectHeaders,
+        doubt: &Doubt,
+    ) -> Result<String, StoreError>;
     /// Sends one part.
     async fn upload_part(&self, key: &str, id: &str, number: u16, body: &Section)
     -> Result<Part, StoreError>;

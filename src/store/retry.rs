@@ -16,7 +16,7 @@ use super::first_answer::obstacle;
 use super::policies;
 use super::s3::{Connection, InFlight};
 use super::write::Progress;
-use super::{StoreError, StoreErrorKind};
+use super::{Doubt, StoreError, StoreErrorKind};
 use crate::identity::Renewal;
 use crate::obstacle::Obstacle;
 use crate::stats::Operation;
@@ -40,11 +40,13 @@ pub(super) struct Call<'a> {
     pub allowance: Duration,
     /// Of an upload: an attempt goes on as long as bytes move.
     pub progress: Option<&'a Progress>,
+    /// Learns of attempts that may have been carried out without an answer.
+    pub doubt: Option<&'a Doubt>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(operation: Operation, bucket: &'a str, key: &'a str) -> Self {
-        Self { operation, bucket, key, allowance: Duration::ZERO, progress: None }
+        Self { operation, bucket, key, allowance: Duration::ZERO, progress: None, doubt: None }
     }
 }
 
@@ -125,6 +127,9 @@ impl Connection {
                 Some(Err(failure)) => self.heard(failure),
                 None => self.heard(timed_out(call)),
             };
+            if let Some(doubt) = call.doubt {
+                doubt.note(&failure);
+            }
             let error = match failure.verdict {
                 Verdict::Final => return Err(answered(&clock, failure)),
                 Verdict::AgainDoubtful if attempt >= DOUBTFUL_ATTEMPTS => {

@@ -18,7 +18,7 @@ use super::retry::{Call, Failure};
 use super::s3::{Connection, HASH_BYTES_PER_SECOND};
 use super::section::SectionBody;
 use super::verbatim::spelled;
-use super::{ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
+use super::{Doubt, ObjectHeaders, Part, Section, StoreError, StoreErrorKind};
 use crate::content_type::UNTYPED;
 use crate::etag::ETag;
 use crate::stats::Operation;
@@ -251,8 +251,9 @@ impl Connection {
         bucket: &str,
         key: &str,
         headers: &ObjectHeaders,
+        doubt: &Doubt,
     ) -> Result<String, StoreError> {
-        let call = Call::new(Operation::CreateMultipartUpload, bucket, key);
+        let call = Call { doubt: Some(doubt), ..Call::new(Operation::CreateMultipartUpload, bucket, key) };
         self.attempt(call, |place| {
             Box::pin(async move {
                 let _in_flight = place;

@@ -1,8 +1,9 @@
 //! Multipart uploads on record: each one from before it begins until it is completed or aborted.
 //!
 //! The record is written before `CreateMultipartUpload` is sent, and gets the upload's id with its answer. Where the
-//! answer is lost, nobody knows the id: the server is asked then which uploads of the key hold no part. One of ours
-//! whose id is not known never got one.
+//! answer is lost, nobody knows the id, also where a second attempt was answered with another one: that upload gets a
+//! record of its own. The server is asked then which uploads of the key hold no part. One of ours whose id is not
+//! known never got one.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::spool::{Note, Spool};
 use super::state::nanos_now;
 use super::uploaded::is_final;
-use crate::store::{ObjectHeaders, ObjectStore, StoreError};
+use crate::store::{Doubt, ObjectHeaders, ObjectStore, StoreError};
 
 /// A request that was sent is carried out by then, or never; and another client's upload has a part by then.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -37,22 +38,39 @@ pub async fn begin(
     headers: &ObjectHeaders,
 ) -> Result<(String, Option<Note>), StoreError> {
     let mut note = spool.note_upload(key);
-    match store.create_upload(key, headers).await {
+    let doubt = Doubt::default();
+    match store.create_upload(key, headers, &doubt).await {
         Ok(id) => {
             if let Some(note) = &mut note {
+                if doubt.is_there()
+                    && let Some(another) = note.of_another()
+                {
+                    end_another(store, another);
+                }
                 note.began(&id);
             }
             Ok((id, note))
         }
         Err(error) => {
             match note {
-                Some(note) if is_final(error.kind) => note.remove(),
-                Some(note) => drop(tokio::spawn(end(Arc::clone(store), note))),
+                Some(note) if doubt.is_there() => drop(tokio::spawn(end(Arc::clone(store), note))),
+                Some(note) => note.remove(),
                 None => {}
             }
             Err(error)
         }
     }
+}
+
+/// Ends, behind whoever uploads, what an attempt without an answer may have begun beside the upload that is used.
+fn end_another(store: &Arc<dyn ObjectStore>, note: Note) {
+    note.give_up();
+    let store = Arc::clone(store);
+    drop(tokio::spawn(async move {
+        // The attempt may have been sent just now, long after the first one, which the record tells the time of.
+        tokio::time::sleep(SETTLED).await;
+        end(store, note).await;
+    }));
 }
 
 /// Ends an upload that is not wanted. What the server does not let go of at once is tried again behind.
@@ -117,8 +135,19 @@ async fn end_unknown(store: &dyn ObjectStore, note: &Note) -> Result<bool, Store
     if note.is_followed() {
         return Ok(false);
     }
+    let key = &note.record.key;
+    let partless = match store.partless_uploads(key).await {
+        Err(error) if error.kind.is_by_policy() => {
+            tracing::debug!(%error, key, "uploads are not shown to this credential; one whose beginning was not answered may stay");
+            return Ok(true);
+        }
+        answer => answer?,
+    };
+    if partless.is_empty() {
+        tracing::debug!(key, "no upload is shown whose beginning was not answered; to a user none ever is");
+    }
     let mut is_known = true;
-    for upload in store.partless_uploads(&note.record.key).await? {
+    for upload in partless {
         let is_ours = upload.initiated >= begun - EARLIEST && upload.initiated <= begun + LATEST;
         if !is_ours {
             continue;

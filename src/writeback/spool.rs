@@ -206,6 +206,10 @@ impl Spool {
         record.state = RecordState::Upload;
         key.clone_into(&mut record.key);
         record.changed_ms = millis_now();
+        self.note_upload_as(record)
+    }
+
+    fn note_upload_as(self: &Arc<Self>, record: Record) -> Option<Note> {
         let note = self.next_id();
         match self.write_record(&note, &record) {
             Ok(()) => {
@@ -549,6 +553,13 @@ impl Note {
         if let Err(error) = self.spool.write_record(&self.id, &self.record) {
             tracing::warn!(%error, "the spool does not know the id of an upload that is under way");
         }
+    }
+
+    /// Notes that another upload of the key may have been begun at the same time, whose id nobody knows. Before
+    /// [`began`](Self::began).
+    #[must_use]
+    pub fn of_another(&self) -> Option<Self> {
+        self.spool.note_upload_as(self.record.clone())
     }
 
     /// The upload is not wanted any more.

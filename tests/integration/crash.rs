@@ -357,6 +357,50 @@ fn an_upload_whose_beginning_was_not_answered_is_ended_by_the_mount_that_lives()
     mount.stop();
 }
 
+/// Saves a file whose upload is begun twice: the first answer is lost.
+fn begin_twice(backend: &Backend, bucket: &Bucket<'_>, mount: &Mount) -> Vec<u8> {
+    let lost = backend.fault(Fault::new(Action::ReplyLost).on("CreateMultipartUpload").times(1));
+    let bytes = body(1, 12 << 20);
+    save(&mount.at("file"), &bytes).expect("the second attempt is answered");
+    eventually("the upload", || (bucket.bytes("file")? == bytes).then_some(()));
+    assert_eq!(backend.standin().fault_hits(lost), 1);
+    assert_eq!(bucket.uploads(), 1, "the first one was begun, and nobody was told");
+    bytes
+}
+
+#[test]
+fn an_upload_that_was_begun_twice_is_ended_by_the_mount_that_lives() {
+    for args in ["", "--write-back"] {
+        let backend = standin_only!("faults");
+        let bucket = backend.bucket();
+        let mount = Mount::with(&backend, &bucket, &format!("--part-size 5MiB {args}"));
+        begin_twice(&backend, &bucket, &mount);
+        // What the same key gets meanwhile is another upload, which holds no part for a while, and stays.
+        let slow = Fault::new(Action::Latency(Duration::from_secs(12))).on("UploadPart").times(2);
+        let slow = backend.fault(slow);
+        let bytes = body(2, 12 << 20);
+        save(&mount.at("file"), &bytes).expect("saved");
+        eventually("no upload left", || (bucket.uploads() == 0).then_some(()));
+        assert!(bucket.bytes("file").as_ref() == Some(&bytes), "{args}");
+        assert!(backend.standin().fault_hits(slow) > 0);
+        assert_eq!(backend.standin().count("CreateMultipartUpload"), 3, "{args}");
+        let spool = mount.place().home().join("state/supafs/spool");
+        eventually("an empty spool", || crate::write_back::records_below(&spool).is_empty().then_some(()));
+        mount.stop();
+    }
+}
+
+#[test]
+fn an_upload_that_was_begun_twice_is_on_record_until_it_is_ended() {
+    let backend = standin_only!("faults");
+    let bucket = backend.bucket();
+    let mount = Mount::with(&backend, &bucket, "--part-size 5MiB");
+    begin_twice(&backend, &bucket, &mount);
+    let place = mount.kill();
+    bucket.put("file", "version");
+    assert_ended(&backend, &bucket, place);
+}
+
 /// Kills while a fault holds or breaks an operation, and looks at what the next mount makes of it.
 fn kill_during(operation: &str, fault: Fault) {
     let Some(backend) = Backend::standin_only("faults") else { return };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::etag::ETag;
-use crate::store::{GetBody, ListedObject, ObjectHead, ObjectHeaders, Part, Section, StoreErrorKind};
+use crate::store::{Doubt, GetBody, ListedObject, ObjectHead, ObjectHeaders, Part, Section, StoreErrorKind};
 
 /// Lists keys as a server does that loses none, a few at a time, and answers after a time that varies.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl ObjectStore for Lists {
     async fn delete_many(&self, _: &[String]) -> Result<Vec<StoreError>, StoreError> {
         unreachable!()
     }
-    async fn create_upload(&self, _: &str, _: &ObjectHeaders) -> Result<String, StoreError> {
+    async fn create_upload(&self, _: &str, _: &ObjectHeaders, _: &Doubt) -> Result<String, StoreError> {
         unreachable!()
     }
     async fn upload_part(&self, _: &str, _: &str, _: u16, _: &Section) -> Result<Part, StoreError> {

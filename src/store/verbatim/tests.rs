@@ -15,7 +15,7 @@ use crate::identity::{Authority, Identity, Refused, Renewal};
 use crate::name::is_allowed;
 use crate::stats::Stats;
 use crate::store::s3::S3Service;
-use crate::store::{ObjectHeaders, ObjectStore};
+use crate::store::{Doubt, ObjectHeaders, ObjectStore};
 
 const BUCKET: &str = "bucket";
 
@@ -115,7 +115,7 @@ fn whatever_is_in_a_key_or_a_value_the_servers_signature_check_agrees() {
         runtime.block_on(async {
             store.copy(&from, "plain", from.len() as u64, None).await.expect("copied as it is");
             store.copy(&from, "changed", from.len() as u64, Some(&headers)).await.expect("copied");
-            let id = store.create_upload("parts", &headers).await.expect("an upload");
+            let id = store.create_upload("parts", &headers, &Doubt::default()).await.expect("an upload");
             let part = store.copy_part("parts", &id, 1, &from, 0..from.len() as u64).await.expect("a part");
             store.complete_upload("parts", &id, &[part]).await.expect("completed");
             assert_eq!(store.head(&from).await.expect("there").metadata, metadata);

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::attrs::Attrs;
-use crate::store::{GetBody, ListPage, ListRequest, Section};
+use crate::store::{Doubt, GetBody, ListPage, ListRequest, Section};
 use crate::writeback::{Delay, Owner, SpoolOptions, nanos_now};
 
 /// Takes whole objects.
@@ -33,7 +33,7 @@ impl ObjectStore for Puts {
     async fn delete_many(&self, _: &[String]) -> Result<Vec<StoreError>, StoreError> {
         unreachable!()
     }
-    async fn create_upload(&self, _: &str, _: &ObjectHeaders) -> Result<String, StoreError> {
+    async fn create_upload(&self, _: &str, _: &ObjectHeaders, _: &Doubt) -> Result<String, StoreError> {
         unreachable!()
     }
     async fn upload_part(&self, _: &str, _: &str, _: u16, _: &Section) -> Result<Part, StoreError> {
