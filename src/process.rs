@@ -7,6 +7,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 /// Descriptors that are looked at: a process with more of them is not worth the time.
 const MOST_DESCRIPTORS: usize = 256;
 
@@ -59,6 +63,20 @@ pub fn is_killed(thread: u32) -> bool {
         || fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| is_ended_by_signal(&stat))
 }
 
+/// Whether a thread has ended, by a signal or by itself. It may still be waited for by its parent.
+///
+/// Asked by signal 0 first: `/proc` may be mounted so that it hides the processes of other users.
+#[must_use]
+pub fn is_gone(thread: u32) -> bool {
+    let Ok(pid) = i32::try_from(thread) else { return false };
+    kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+        || fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| has_ended(&stat))
+}
+
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['Z', 'X']))
+}
+
 /// The bit of a signal in the masks of `/proc/<pid>/status`.
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
@@ -102,7 +120,10 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::MetadataExt;
 
-    use super::{holds, is_ended_by_signal, is_killed, is_seen, is_signalled, of_thread, threads_of};
+    use super::{
+        has_ended, holds, is_ended_by_signal, is_gone, is_killed, is_seen, is_signalled, of_thread,
+        threads_of,
+    };
 
     #[test]
     fn a_process_that_lives_is_not_killed() {
@@ -138,6 +159,19 @@ mod tests {
         assert!(is_ended_by_signal(&stat(0x40_0004, 0x80 | 3)), "with a core dump");
         assert!(!is_ended_by_signal(&stat(0x40_0004, 1 << 8)), "exit 1");
         assert!(!is_ended_by_signal(&stat(0x40_0000, 9)), "it is not ending");
+    }
+
+    #[test]
+    fn a_thread_is_gone_when_it_has_ended_whoever_waits_for_it() {
+        let mut child = std::process::Command::new("sleep").arg("99").spawn().expect("sleep starts");
+        assert!(!is_gone(std::process::id()) && !is_gone(child.id()));
+        child.kill().expect("killed");
+        while !is_gone(child.id()) {
+            std::thread::yield_now();
+        }
+        child.wait().expect("it was not waited for before");
+        assert!(is_gone(child.id()));
+        assert!(has_ended("7 (a) b) Z 1 1") && !has_ended("7 (a) Z ) D 1 1"));
     }
 
     #[test]

@@ -409,17 +409,23 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let fs = Arc::clone(&self.fs);
-        self.dispatcher.run(req.pid(), reply, |reply| async move {
+        let read = |reply: Answer<ReplyData>| async move {
             match fs.read(fh.0, offset, size).await {
                 Ok(bytes) => reply.send(|reply| reply.data(&bytes)),
                 Err(error) => reply.error(errno("read", &error)),
             }
-        });
+        };
+        // What is read past the page cache may be waited for by a thread other than the one that asked.
+        if flags.0 & libc::O_DIRECT == 0 {
+            self.dispatcher.run_for_pages(req.pid(), reply, read);
+        } else {
+            self.dispatcher.run(req.pid(), reply, read);
+        }
     }
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock: LockOwner, reply: ReplyEmpty) {

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use tokio::runtime::{EnterGuard, Handle};
 
 use super::convert;
-use super::waiting::{Answer, Reply, Slot, Waiting};
+use super::waiting::{Answer, Reply, Slot, Waiter, Waiting};
 use crate::fs::FsError;
 use crate::store::{StoreErrorKind, timed};
 
@@ -74,7 +74,19 @@ impl Dispatcher {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.begin(thread, reply, operation, IfKilled::GoOn);
+        self.begin((thread, Waiter::Caller), reply, operation, IfKilled::GoOn);
+    }
+
+    /// The same for a read of pages: the thread may have ended, and somebody else may wait for them.
+    pub(super) fn run_for_pages<R: Reply, F>(
+        &self,
+        thread: u32,
+        reply: R,
+        operation: impl FnOnce(Answer<R>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.begin((thread, Waiter::Pages), reply, operation, IfKilled::GoOn);
     }
 
     /// The same for what ends where its caller is killed before it could begin.
@@ -86,12 +98,12 @@ impl Dispatcher {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.begin(thread, reply, operation, IfKilled::End);
+        self.begin((thread, Waiter::Caller), reply, operation, IfKilled::End);
     }
 
     fn begin<R: Reply, F>(
         &self,
-        thread: u32,
+        (thread, waiter): (u32, Waiter),
         reply: R,
         operation: impl FnOnce(Answer<R>) -> F,
         if_killed: IfKilled,
@@ -99,7 +111,7 @@ impl Dispatcher {
         F: Future<Output = ()> + Send + 'static,
     {
         let _context = self.runtime.enter();
-        let slot = Slot::new(thread, reply);
+        let slot = Slot::new(thread, waiter, reply);
         let operation = timed(operation(Answer::new(&slot)));
         let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
         if let Poll::Ready(result) = operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -5,6 +5,11 @@
 //! [`WAITED`] is looked up in `/proc` every [`INTERVAL`], and a caller that is killed gets EINTR. Its operation goes on
 //! without it.
 //!
+//! Pages are read in the name of a thread that need not wait for them: the kernel reads ahead, and a killed reader
+//! leaves at once. The pages stay locked all the same, and whoever changes the file, or learns that it has changed,
+//! waits for that where no signal reaches it. So they are answered when their thread has ended; the kernel asks again
+//! for a page that somebody wants.
+//!
 //! Lock rank: the tables here are leaves, never held across an await.
 
 use std::collections::HashMap;
@@ -56,9 +61,19 @@ replies!(
     ReplyXattr
 );
 
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// The thread that asked, until it gets one.
+    Caller,
+    /// Pages of the kernel's: the thread that asked may have ended.
+    Pages,
+}
+
 /// The reply of one request. The operation sends it, or, when the caller is killed before that, the watcher.
 pub(super) struct Slot<R> {
     thread: u32,
+    waiter: Waiter,
     since: Instant,
     reply: Mutex<Option<R>>,
     /// Set where the operation ends with its caller.
@@ -66,9 +81,9 @@ pub(super) struct Slot<R> {
 }
 
 impl<R: Reply> Slot<R> {
-    pub(super) fn new(thread: u32, reply: R) -> Arc<Self> {
+    pub(super) fn new(thread: u32, waiter: Waiter, reply: R) -> Arc<Self> {
         let reply = Mutex::new(Some(reply));
-        Arc::new(Self { thread, since: Instant::now(), reply, task: OnceLock::new() })
+        Arc::new(Self { thread, waiter, since: Instant::now(), reply, task: OnceLock::new() })
     }
 
     pub(super) fn ends_with_caller(&self, task: AbortHandle) {
@@ -105,6 +120,7 @@ impl<R: Reply> Answer<R> {
 /// What the watcher knows of a request.
 trait Request: Send + Sync {
     fn thread(&self) -> u32;
+    fn waiter(&self) -> Waiter;
     fn since(&self) -> Instant;
     fn interrupt(&self);
 }
@@ -114,13 +130,17 @@ impl<R: Reply> Request for Slot<R> {
         self.thread
     }
 
+    fn waiter(&self) -> Waiter {
+        self.waiter
+    }
+
     fn since(&self) -> Instant {
         self.since
     }
 
     fn interrupt(&self) {
         let Some(reply) = self.reply.lock().take() else { return };
-        tracing::debug!(thread = self.thread, "the caller was killed; its operation goes on without it");
+        tracing::debug!(thread = self.thread, "the caller is gone; its operation goes on without it");
         reply.refuse(Errno::EINTR);
         if let Some(task) = self.task.get() {
             task.abort();
@@ -228,6 +248,10 @@ impl Waiting {
         self.dying.lock().retain(|_, until| *until > Instant::now());
         for (&thread, requests) in waited {
             if !process::is_killed(thread) {
+                let of_pages = || requests.iter().filter(|request| request.waiter() == Waiter::Pages);
+                if of_pages().next().is_some() && process::is_gone(thread) {
+                    of_pages().for_each(|request| request.interrupt());
+                }
                 continue;
             }
             let until = Instant::now() + DYING;

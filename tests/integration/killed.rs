@@ -164,10 +164,20 @@ impl Caller {
 
     /// Waits for the end after a kill. Whether the call had come to its end before.
     fn gone(mut self, killed: Instant) -> bool {
+        self.is_gone(killed);
+        self.is_done()
+    }
+
+    /// Waits for the end after a kill.
+    fn is_gone(&mut self, killed: Instant) {
         while self.child.try_wait().expect("a child").is_none() {
             assert!(killed.elapsed() < GONE, "{}: still there {GONE:?} after it was killed", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Whether its call comes to its end, or came to it before the process ended.
+    fn is_done(&mut self) -> bool {
         self.line() == "done\n"
     }
 }
@@ -372,5 +382,95 @@ fn what_fails_after_its_caller_was_killed_is_told() {
     });
     assert!(mount.log().contains("a policy on storage.objects forbids it"), "the log tells it, too");
     assert_eq!(mount.names("d"), ["x"]);
+    mount.stop();
+}
+
+/// Readers of `d/object` that are killed while they wait for its bytes.
+const READERS: [Call; 2] = [
+    question("read-through", "", "open(d + '/object', 'rb').read()"),
+    question(
+        "read-mapped",
+        "",
+        "import mmap; f = os.open(d + '/object', os.O_RDONLY); m = mmap.mmap(f, 0, prot=mmap.PROT_READ); m[9 << 20]",
+    ),
+];
+
+/// What makes the kernel take pages of a changed file out of its cache, where no signal reaches it.
+const MEETS_PAGES: [Call; 5] = [
+    perhaps("stat-changed", "", "os.stat(d + '/object')"),
+    perhaps("fstat-changed", "f = os.open(d + '/object', os.O_RDONLY)", "os.fstat(f)"),
+    perhaps("open-changed", "", "os.open(d + '/object', os.O_RDONLY)"),
+    perhaps("truncate-changed", "f = os.open(d + '/object', os.O_RDWR)", "os.ftruncate(f, 2)"),
+    perhaps("open-truncating", "", "os.open(d + '/object', os.O_WRONLY | os.O_TRUNC)"),
+];
+
+#[test]
+fn killed_readers_leave_no_page_behind_that_others_wait_for() {
+    for args in ["", "--write-back"] {
+        let backend = standin_only!("a server that hangs");
+        let bucket = backend.bucket();
+        let mut folders = vec![];
+        for meets in &MEETS_PAGES {
+            bucket.put(&format!("{}/object", meets.name), body(1, 24 << 20));
+        }
+        let mount = Mount::with(&backend, &bucket, &format!("{KNOWN} {args}"));
+        mount.sh("ls -lR > /dev/null");
+        for meets in &MEETS_PAGES {
+            let append = perhaps(
+                "append",
+                "f = os.open(d + '/object', os.O_WRONLY | os.O_APPEND)",
+                "os.write(f, b'++'); os.close(f); time.sleep(99)",
+            );
+            let callers = READERS.iter().chain([&append, meets]);
+            folders.push(callers.map(|call| Caller::new(&mount, meets.name, call)).collect::<Vec<_>>());
+        }
+        let hang = backend.fault(Fault::new(Action::Hang));
+        // One after the other, as each finds what the one before has left.
+        let many = READERS.len() + 2;
+        for number in 0..many {
+            for callers in &mut folders {
+                callers[number].go();
+            }
+            let pause = if number < READERS.len() { 200 } else { 1000 };
+            std::thread::sleep(Duration::from_millis(pause));
+            for callers in &mut folders {
+                callers[number].signal(Signal::SIGKILL);
+            }
+            let killed = Instant::now();
+            for callers in &mut folders {
+                callers[number].is_gone(killed);
+            }
+        }
+        drop(folders);
+        backend.standin().clear_fault(hang);
+        eventually("the end of a file that was written", || {
+            let bytes = bucket.bytes("stat-changed/object")?;
+            (bytes.len() == (24 << 20) + 2 && bytes.ends_with(b"++")).then_some(())
+        });
+        assert_eq!(mount.read("stat-changed/object").len(), (24 << 20) + 2);
+        mount.stop();
+    }
+}
+
+#[test]
+fn what_a_reader_asked_for_ahead_and_left_is_read_by_others() {
+    let backend = standin_only!("a server that is slow");
+    let bucket = backend.bucket();
+    let bytes = body(1, 8 << 20);
+    bucket.put("d/object", bytes.clone());
+    let mount = Mount::with(&backend, &bucket, &format!("{KNOWN} --log-level debug"));
+    mount.sh("ls -lR > /dev/null");
+    let asks = "os.posix_fadvise(os.open(d + '/object', os.O_RDONLY), 0, 2 << 20, os.POSIX_FADV_WILLNEED); os._exit(0)";
+    let mut asks = Caller::new(&mount, "d", &perhaps("asks", "", asks));
+    let mapped = "import mmap; f = os.open(d + '/object', os.O_RDONLY); m = mmap.mmap(f, 0, prot=mmap.PROT_READ); \
+                  assert m[1 << 20:][:99] == open(d + '/object', 'rb').read()[1 << 20:][:99]";
+    let mut mapped = Caller::new(&mount, "d", &perhaps("mapped", "", mapped));
+    backend.fault(Fault::new(Action::Latency(Duration::from_secs(2))).on("GetObject"));
+    asks.go();
+    assert!(!asks.is_done(), "it has ended by itself");
+    mapped.go();
+    assert!(mount.read("d/object") == bytes);
+    assert!(mapped.is_done());
+    eventually("its pages were answered", || mount.log().contains("the caller is gone").then_some(()));
     mount.stop();
 }
