@@ -135,7 +135,7 @@ impl Obstacle {
     }
 
     /// With what to do.
-    fn sentence(&self, host: &str) -> String {
+    fn sentence(self, host: &str) -> String {
         let words = self.words(host);
         match self {
             Self::Name => format!("{words}; check --project-ref or the URL for a slip, and the network"),
@@ -187,7 +187,7 @@ impl Way {
     /// An obstacle, with what to do.
     #[must_use]
     pub fn sentence(&self, obstacle: &Obstacle) -> String {
-        let blamed = self.blamed_for(obstacle);
+        let blamed = self.blamed_for(*obstacle);
         match obstacle {
             Obstacle::Name | Obstacle::Refused | Obstacle::NoRoute if self.proxy.is_some() => {
                 format!(
@@ -202,11 +202,11 @@ impl Way {
     /// An obstacle, in a part of a sentence.
     #[must_use]
     pub fn words(&self, obstacle: &Obstacle) -> String {
-        obstacle.words(&self.blamed_for(obstacle))
+        obstacle.words(&self.blamed_for(*obstacle))
     }
 
     /// The proxy is to blame for what happens before there is a connection to it.
-    fn blamed_for(&self, obstacle: &Obstacle) -> String {
+    fn blamed_for(&self, obstacle: Obstacle) -> String {
         match (&self.proxy, obstacle) {
             (None, _) => self.host.clone(),
             (Some(proxy), Obstacle::Name | Obstacle::Refused | Obstacle::NoRoute | Obstacle::ProxyLogin) => {
