@@ -97,7 +97,6 @@ impl Overlay {
     }
 
     /// What a name came to stand for by its last local change that is still noted, and when.
-    #[expect(clippy::option_option, reason = "the change may be that it is gone")]
     pub fn last(&self, prefix: &str, name: &[u8]) -> Option<(Option<Entry>, Instant)> {
         let directories = self.by_prefix();
         let change = directories.get(prefix)?.names.get(name)?;
