@@ -245,6 +245,10 @@ impl Fs {
 
     /// Notes why a file did not get into the bucket.
     async fn has_failed(&self, ino: u64, draft: &Draft, error: FsError) -> FsError {
+        if let Some(cause) = &error.cause {
+            // Also where the server was only asked what the key holds.
+            draft.state().error.get_or_insert_with(|| cause.clone());
+        }
         self.refused(ino, draft, &error);
         if error.cause.as_ref().is_some_and(|cause| is_final(cause.kind)) {
             // The listing tells the truth when the writer hears of it.

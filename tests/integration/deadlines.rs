@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use supafs_standin::{Action, Fault};
 
 use crate::common::{Backend, Login, Mount, MountOptions, body, errno, eventually};
+use crate::spool::staged;
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 const OPTIONS: &str = "--op-timeout 4s --part-size 5MiB --metadata-ttl 1h --negative-ttl 1h";
@@ -327,4 +328,29 @@ fn a_rename_of_a_folder_goes_on_as_long_as_objects_move() {
     assert!(begun.elapsed() > Duration::from_secs(2));
     assert_eq!(mount.names("to").len(), 300);
     mount.stop();
+}
+
+#[test]
+fn a_file_whose_close_ended_by_the_deadline_is_kept_and_not_uploaded_by_itself() {
+    let backend = standin_only!("it goes silent");
+    let bucket = backend.bucket();
+    bucket.put("old", "old");
+    let mount = Mount::with(&backend, &bucket, "--op-timeout 3s --metadata-ttl 1h --negative-ttl 1h");
+    for name in ["old", "new"] {
+        assert_eq!(mount.names("").iter().filter(|other| *other == name).count(), usize::from(name == "old"));
+        let mut file = File::create(mount.at(name)).expect("opened");
+        file.write_all(b"changed").expect("written");
+        let hang = backend.fault(Fault::new(Action::Hang).bucket(&bucket.name));
+        assert_eq!(nix::unistd::close(file), Err(Errno::ETIMEDOUT));
+        let parked = || {
+            let staged = staged(mount.place());
+            let is_it =
+                |file: &&serde_json::Value| file["key"].as_str().is_some_and(|key| key.ends_with(name));
+            (staged.iter().find(is_it)?["state"] == "parked").then_some(())
+        };
+        eventually("it to be kept", parked);
+        backend.standin().clear_fault(hang);
+    }
+    assert_eq!((bucket.bytes("old").as_deref(), bucket.bytes("new")), (Some(&b"old"[..]), None));
+    drop(mount.leave());
 }
