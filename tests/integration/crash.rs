@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use supafs_standin::{Action, Fault};
 
-use crate::common::{Backend, Bucket, Mount, MountOptions, Place, Random, body, eventually};
+use crate::common::{Backend, Bucket, Login, Mount, MountOptions, Place, Random, body, eventually};
 
 const NAMES: u64 = 8;
 
@@ -399,6 +399,22 @@ fn an_upload_that_was_begun_twice_is_on_record_until_it_is_ended() {
     let place = mount.kill();
     bucket.put("file", "version");
     assert_ended(&backend, &bucket, place);
+}
+
+#[test]
+fn an_upload_that_was_begun_twice_is_left_to_whom_the_server_shows_none() {
+    let backend = standin_only!("faults");
+    let (bucket, users) = backend.users();
+    let as_user = MountOptions::new(&backend, &bucket.name).login(Login::User(users.alice.clone()));
+    let mount = as_user.args("--part-size 5MiB --log-level debug").start();
+    bucket.put(&format!("{}/other", users.alice), "x");
+    backend.fault(Fault::new(Action::ReplyLost).on("CreateMultipartUpload").times(1));
+    save(&mount.at(&format!("{}/file", users.alice)), &body(1, 12 << 20)).expect("saved");
+    eventually("the word about it", || mount.log().contains("to a user none ever is").then_some(()));
+    let spool = mount.place().home().join("state/supafs/spool");
+    eventually("an empty spool", || crate::write_back::records_below(&spool).is_empty().then_some(()));
+    assert_eq!(bucket.uploads(), 1, "README says so");
+    mount.stop();
 }
 
 /// Kills while a fault holds or breaks an operation, and looks at what the next mount makes of it.
