@@ -87,9 +87,7 @@ impl Visit for Said {
 /// The SDK and the HTTP client stay at `warn`: at `debug` they print headers, and a header may be a token.
 fn filter(level: Level) -> EnvFilter {
     let others = level.min(LevelFilter::WARN);
-    // Why a profile gives no credentials, the command says itself.
-    let profile = level.min(LevelFilter::ERROR);
-    EnvFilter::new(format!("{others},aws_config::profile={profile},supafs={level}"))
+    EnvFilter::new(format!("{others},supafs={level}"))
 }
 
 /// A log file that bounds its own size.

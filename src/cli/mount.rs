@@ -10,10 +10,10 @@ use super::background::{self, Report, Role};
 use super::error::CliError;
 use super::online::Hint;
 use super::option_list::{self, OptionList};
-use super::presence::Presence;
+use super::presence::{Daemons, Presence};
 use super::setting::Setting;
 use super::settings::{Files, Settings};
-use super::{buckets, fuse_access, mountpoint, units, warn};
+use super::{buckets, fuse_access, mount_table, mountpoint, units, warn};
 use crate::config::{MountConfig, OnConflict, Presentation, Root, Tuning, Writing};
 use crate::identity::Identity;
 use crate::logging::{self, Level, LogFile};
@@ -100,6 +100,9 @@ fn serve(config: MountConfig, access: Access, report: &mut Report) -> Result<(),
     }
     if matches!(&config.root, Root::Buckets { named } if named.is_empty()) {
         buckets::must_be_listable(&config.service, &credential, &config.tuning)?;
+    }
+    if !mount_table::at(&config.mountpoint).is_ok_and(|entry| entry.is_some_and(|entry| entry.is_supafs())) {
+        Daemons::of(&config.mountpoint).wait_before_mount();
     }
     let presence = Presence::announce(&config.mountpoint)
         .map_err(|error| CliError::failed(format!("cannot keep state: {error}; set XDG_STATE_HOME")))?;

@@ -37,7 +37,14 @@ struct Report {
     refused_deletions: usize,
     trouble: Option<TroubleKind>,
     patience_seconds: u64,
+    /// The mount is gone; what is left is being sent.
+    is_ending: bool,
 }
+
+/// How long a mount waits for the daemon of an earlier one at the same place: for one that is sending what is left, and
+/// for one that may not have seen yet that its mount is gone.
+const ENDING: Duration = Duration::from_secs(10);
+const BEGINNING_TO_END: Duration = Duration::from_millis(500);
 
 /// A daemon that has not ended.
 pub struct Outlived {
@@ -53,7 +60,7 @@ impl Presence {
         let dir = state_dir::below("mounts")?;
         let path = dir.join(format!("{}{}", prefix(mountpoint), std::process::id()));
         let mut file = private_file::open(&path, OpenOptions::new().write(true).create(true).truncate(true))?;
-        writeln!(file, "{}{}", line(Remaining::default()), mountpoint.display())?;
+        writeln!(file, "{}{}", line(&Report::default()), mountpoint.display())?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, lock })
     }
@@ -61,7 +68,7 @@ impl Presence {
     /// Tells how the upload at the end goes.
     pub fn tell(&self, remaining: Remaining) {
         // Who waits is told less then, and waits all the same.
-        let _untold = self.lock.write_all_at(line(remaining).as_bytes(), 0);
+        let _untold = self.lock.write_all_at(line(&Report::of(remaining)).as_bytes(), 0);
     }
 }
 
@@ -94,6 +101,22 @@ impl Daemons {
         });
         let found = found.collect();
         Self { prefix, found }
+    }
+
+    /// Before a mount point is mounted again, where nothing is mounted: waits for a daemon that is about to end, which may
+    /// still store what was set last, but not for long.
+    pub fn wait_before_mount(self) {
+        for (path, file) in self.found {
+            let begun = Instant::now();
+            while is_held(&file) {
+                let patience = if report(&file).is_ending { ENDING } else { BEGINNING_TO_END };
+                if begun.elapsed() > patience {
+                    tracing::info!(state = %path.display(), "the daemon of an earlier mount here has not ended yet");
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     /// Waits until they have ended, and answers what they left. One that still sends is waited for as long as it does
@@ -154,30 +177,40 @@ fn announced(prefix: &str) -> BTreeSet<PathBuf> {
     found
 }
 
-fn line(Remaining { left: Left { unsent, refused }, trouble }: Remaining) -> String {
-    let report = Report {
-        uploads: unsent.uploads,
-        deletions: unsent.deletions,
-        refused_contents: refused.contents,
-        refused_settings: refused.settings,
-        refused_deletions: refused.deletions,
-        trouble: trouble.map(|trouble| trouble.kind),
-        patience_seconds: trouble.map_or(0, |trouble| trouble.patience.as_secs().max(1)),
-    };
-    let json = serde_json::to_string(&report).unwrap_or_default();
+impl Report {
+    fn of(Remaining { left: Left { unsent, refused }, trouble }: Remaining) -> Self {
+        Self {
+            uploads: unsent.uploads,
+            deletions: unsent.deletions,
+            refused_contents: refused.contents,
+            refused_settings: refused.settings,
+            refused_deletions: refused.deletions,
+            trouble: trouble.map(|trouble| trouble.kind),
+            patience_seconds: trouble.map_or(0, |trouble| trouble.patience.as_secs().max(1)),
+            is_ending: true,
+        }
+    }
+}
+
+fn line(report: &Report) -> String {
+    let json = serde_json::to_string(report).unwrap_or_default();
     format!("{json:<WIDTH$}\n")
 }
 
-fn read(file: &File) -> Remaining {
+fn report(file: &File) -> Report {
     let mut line = [0; WIDTH];
     let len = file.read_at(&mut line, 0).unwrap_or(0);
     let text = String::from_utf8_lossy(&line[..len]);
     let first = text.lines().next().unwrap_or_default();
-    let report: Report = serde_json::from_str(first.trim()).unwrap_or_else(|_| Report {
+    serde_json::from_str(first.trim()).unwrap_or_else(|_| Report {
         // A daemon of an earlier version begins with the number of files in 12 digits.
         uploads: first.get(..12).and_then(|digits| digits.trim().parse().ok()).unwrap_or(0),
         ..Report::default()
-    });
+    })
+}
+
+fn read(file: &File) -> Remaining {
+    let report = report(file);
     let refused = RefusedCount {
         contents: report.refused_contents,
         settings: report.refused_settings,

@@ -38,9 +38,6 @@ const MAX_LOOKUPS: usize = 1000;
 /// Pages that a directory of unknown size is listed for, because of lookups.
 const PAGES_FOR_LOOKUPS: usize = 16;
 
-/// How long the kernel may go on with an answer that has aged.
-const RECALLED: Duration = Duration::from_secs(1);
-
 /// Entries that one request lists.
 pub(super) const PAGE: usize = 999;
 
@@ -56,8 +53,8 @@ pub struct Lookup {
     pub has_aged: bool,
 }
 
-struct Directories {
-    lru: LruCache<Box<str>, Directory>,
+pub(super) struct Directories {
+    pub(super) lru: LruCache<Box<str>, Directory>,
     weight: usize,
 }
 
@@ -65,10 +62,10 @@ pub(super) struct Inner {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) stats: Arc<Stats>,
     budget: Arc<Budget>,
-    dirs: Mutex<Directories>,
+    pub(super) dirs: Mutex<Directories>,
     probes: SingleFlight<String, Probed>,
-    overlay: Overlay,
-    outage: Outage,
+    pub(super) overlay: Overlay,
+    pub(super) outage: Outage,
     pub(super) walks: Walks,
     pub(super) ttl: Duration,
     negative_ttl: Duration,
@@ -77,7 +74,7 @@ pub(super) struct Inner {
 
 /// See the module.
 #[derive(Clone)]
-pub struct DirCache(Arc<Inner>);
+pub struct DirCache(pub(super) Arc<Inner>);
 
 impl DirCache {
     #[must_use]
@@ -117,44 +114,7 @@ impl DirCache {
         Ok(answer)
     }
 
-    /// Asks; while no server answers, what was last known counts.
-    async fn ask_or_recall(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
-        let inner = &*self.0;
-        if inner.outage.is_on()
-            && let Some(answer) = inner.last_known(prefix, name)
-        {
-            if inner.outage.is_question_due() {
-                let (cache, prefix, name) = (self.clone(), prefix.to_owned(), name.to_owned());
-                tokio::spawn(async move {
-                    if cache.ask(&prefix, &name).await.is_ok() {
-                        cache.0.outage.ends();
-                    }
-                });
-            }
-            return Ok(answer);
-        }
-        let mut asking = std::pin::pin!(self.ask(prefix, name));
-        let answer = tokio::select! {
-            biased;
-            answer = &mut asking => answer,
-            () = inner.outage.silence() => match inner.last_known(prefix, name) {
-                Some(answer) => {
-                    inner.outage.begins();
-                    return Ok(answer);
-                }
-                None => asking.await,
-            },
-        };
-        match answer {
-            Err(error) if inner.outage.is_one(&error) => {
-                inner.outage.begins();
-                inner.last_known(prefix, name).ok_or(error)
-            }
-            answer => answer,
-        }
-    }
-
-    async fn ask(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+    pub(super) async fn ask(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
         let inner = &*self.0;
         let now = Instant::now();
         if name == name::PLACEHOLDER.as_bytes() {
@@ -479,20 +439,6 @@ enum Remembered {
 }
 
 impl Inner {
-    /// What a name stood for when that was last known, however long ago; `None`: nothing is known of it.
-    fn last_known(&self, prefix: &str, name: &[u8]) -> Option<Lookup> {
-        let dirs = self.dirs.lock();
-        let directory = dirs.lru.peek(prefix);
-        let listed = directory.and_then(|directory| directory.listing.as_ref());
-        let listed = listed.map(|listing| (listing.find(name), listing.begun()));
-        let asked = directory.and_then(|directory| directory.lookups.get(name).cloned());
-        drop(dirs);
-        let newest = [listed, asked].into_iter().flatten().max_by_key(|(_, asked)| *asked);
-        let changed = self.overlay.last(prefix, name);
-        let (entry, asked) = [newest, changed].into_iter().flatten().max_by_key(|(_, asked)| *asked)?;
-        Some(Lookup { entry, valid: RECALLED, asked, has_aged: true })
-    }
-
     fn remembered(&self, prefix: &str, name: &[u8]) -> Remembered {
         let ttl = |entry: &Option<Entry>| if entry.is_some() { self.ttl } else { self.negative_ttl };
         let mut dirs = self.dirs.lock();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::dir_cache::{DirCache, Inner, Lookup};
 use crate::stats::Stats;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -18,6 +19,9 @@ use crate::store::{StoreError, StoreErrorKind};
 const SILENCE: Duration = Duration::from_secs(3);
 /// Between two questions behind the caller's back.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long the kernel may go on with an answer that has aged.
+const RECALLED: Duration = Duration::from_secs(1);
 
 struct Since {
     /// Requests that were answered until it began.
@@ -85,5 +89,60 @@ impl Outage {
                 return;
             }
         }
+    }
+}
+
+impl DirCache {
+    /// Asks; while no server answers, what was last known counts.
+    pub(super) async fn ask_or_recall(&self, prefix: &str, name: &[u8]) -> Result<Lookup, StoreError> {
+        let inner = &*self.0;
+        if inner.outage.is_on()
+            && let Some(answer) = inner.last_known(prefix, name)
+        {
+            if inner.outage.is_question_due() {
+                let (cache, prefix, name) = (self.clone(), prefix.to_owned(), name.to_owned());
+                tokio::spawn(async move {
+                    if cache.ask(&prefix, &name).await.is_ok() {
+                        cache.0.outage.ends();
+                    }
+                });
+            }
+            return Ok(answer);
+        }
+        let mut asking = std::pin::pin!(self.ask(prefix, name));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut asking => answer,
+            () = inner.outage.silence() => match inner.last_known(prefix, name) {
+                Some(answer) => {
+                    inner.outage.begins();
+                    return Ok(answer);
+                }
+                None => asking.await,
+            },
+        };
+        match answer {
+            Err(error) if inner.outage.is_one(&error) => {
+                inner.outage.begins();
+                inner.last_known(prefix, name).ok_or(error)
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl Inner {
+    /// What a name stood for when that was last known, however long ago; `None`: nothing is known of it.
+    fn last_known(&self, prefix: &str, name: &[u8]) -> Option<Lookup> {
+        let dirs = self.dirs.lock();
+        let directory = dirs.lru.peek(prefix);
+        let listed = directory.and_then(|directory| directory.listing.as_ref());
+        let listed = listed.map(|listing| (listing.find(name), listing.begun()));
+        let asked = directory.and_then(|directory| directory.lookups.get(name).cloned());
+        drop(dirs);
+        let newest = [listed, asked].into_iter().flatten().max_by_key(|(_, asked)| *asked);
+        let changed = self.overlay.last(prefix, name);
+        let (entry, asked) = [newest, changed].into_iter().flatten().max_by_key(|(_, asked)| *asked)?;
+        Some(Lookup { entry, valid: RECALLED, asked, has_aged: true })
     }
 }

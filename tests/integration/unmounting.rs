@@ -184,6 +184,28 @@ fn a_deletion_that_succeeds_after_all_is_not_told_of() {
 }
 
 #[test]
+fn a_mount_that_follows_umount_waits_for_what_was_set_last() {
+    let backend = standin_only!("it is slow on demand");
+    let stage = Stage::on(&backend);
+    stage.bucket.put("file", "content");
+    for round in 0..3 {
+        stage.mount();
+        let slow = Fault::new(Action::Latency(Duration::from_secs(2))).on("CopyObject");
+        let slow = stage.backend.fault(slow.bucket(&stage.bucket.name));
+        let mode = 0o600 + round;
+        fs::set_permissions(stage.at("file"), fs::Permissions::from_mode(mode))
+            .expect("it is set a moment later");
+        // Other than `supafs unmount`, this does not wait.
+        nix::mount::umount2(&stage.place.mountpoint(), nix::mount::MntFlags::empty()).expect("unmounted");
+        stage.mount();
+        let shown = fs::metadata(stage.at("file")).expect("its attributes").permissions().mode() & 0o777;
+        assert_eq!(shown, mode);
+        stage.backend.standin().clear_fault(slow);
+        stage.unmount().ok();
+    }
+}
+
+#[test]
 fn what_a_killed_daemon_told_does_not_count() {
     let backend = standin_only!("it goes silent on demand");
     let stage = Stage::on(&backend);
