@@ -44,7 +44,10 @@ struct Report {
 /// How long a mount waits for the daemon of an earlier one at the same place: for one that is sending what is left, and
 /// for one that may not have seen yet that its mount is gone.
 const ENDING: Duration = Duration::from_secs(10);
-const BEGINNING_TO_END: Duration = Duration::from_millis(500);
+const BEGINNING_TO_END: Duration = Duration::from_secs(3);
+
+/// How long a daemon that has told all may take to exit. Until then it holds the database of attributes.
+const EXITING: Duration = Duration::from_secs(2);
 
 /// A daemon that has not ended.
 pub struct Outlived {
@@ -106,16 +109,17 @@ impl Daemons {
     /// Before a mount point is mounted again, where nothing is mounted: waits for a daemon that is about to end, which may
     /// still store what was set last, but not for long.
     pub fn wait_before_mount(self) {
-        for (path, file) in self.found {
+        for (path, file) in &self.found {
             let begun = Instant::now();
-            while is_held(&file) {
-                let patience = if report(&file).is_ending { ENDING } else { BEGINNING_TO_END };
+            while is_held(file) {
+                let patience = if report(file).is_ending { ENDING } else { BEGINNING_TO_END };
                 if begun.elapsed() > patience {
                     tracing::info!(state = %path.display(), "the daemon of an earlier mount here has not ended yet");
-                    break;
+                    return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            wait_for_exit(self.pid(path));
         }
     }
 
@@ -126,11 +130,11 @@ impl Daemons {
     /// The process id of one that does not end.
     pub fn wait(self, patience: Duration, mut progress: impl FnMut(Remaining)) -> Result<Left, Outlived> {
         let mut all = Left::default();
-        for (path, file) in self.found {
+        for (path, file) in &self.found {
             let mut deadline = Instant::now() + patience;
             let mut told = Remaining::default();
-            while is_held(&file) {
-                let remaining = read(&file);
+            while is_held(file) {
+                let remaining = read(file);
                 if remaining != told {
                     progress(remaining);
                     told = remaining;
@@ -138,21 +142,33 @@ impl Daemons {
                 if remaining.left.unsent.total() > 0 {
                     deadline = Instant::now() + patience;
                 } else if Instant::now() > deadline {
-                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    return Err(Outlived { pid: name[self.prefix.len()..].to_owned() });
+                    return Err(Outlived { pid: self.pid(path).to_owned() });
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
+            wait_for_exit(self.pid(path));
             // What it told last stands.
-            let Left { unsent, refused } = read(&file).left;
+            let Left { unsent, refused } = read(file).left;
             all.unsent.uploads += unsent.uploads;
             all.unsent.deletions += unsent.deletions;
             all.refused.contents += refused.contents;
             all.refused.settings += refused.settings;
             all.refused.deletions += refused.deletions;
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path);
         }
         Ok(all)
+    }
+
+    fn pid<'a>(&self, path: &'a Path) -> &'a str {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.get(self.prefix.len()..).unwrap_or_default()
+    }
+}
+
+fn wait_for_exit(pid: &str) {
+    let begun = Instant::now();
+    while !pid.is_empty() && Path::new("/proc").join(pid).exists() && begun.elapsed() < EXITING {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

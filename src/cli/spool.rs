@@ -186,9 +186,13 @@ fn shown(file: &Staged) -> String {
     }
 }
 
-/// What is to be stored of a file, where that is not its settings alone.
+/// What is to be stored of a file, where that is not its settings alone. The record of one that is being written does not
+/// know its size yet.
 fn bytes(file: &Staged) -> Option<u64> {
-    (!file.record.settings_only).then_some(file.record.size)
+    let written = || file.data().and_then(|data| data.metadata()).map_or(0, |data| data.len());
+    let is_open = file.record.state == RecordState::Open;
+    let size = if is_open { file.record.size.max(written()) } else { file.record.size };
+    (!file.record.settings_only).then_some(size)
 }
 
 fn state(file: &Staged) -> &'static str {
@@ -218,7 +222,7 @@ fn print(staged: &[Staged], unreadable: &[PathBuf], json: bool) -> io::Result<()
                     "id": file.id,
                     "state": state(file),
                     "key": place_of(file),
-                    "size": record.size,
+                    "size": bytes(file).unwrap_or(record.size),
                     "settings_only": record.settings_only,
                     "age_seconds": age(file).as_secs(),
                     "identity": record.owner.identity,

@@ -86,8 +86,8 @@ fn say(Remaining { left: Left { unsent, .. }, trouble }: Remaining) {
 fn say_what_is_left(Left { unsent, refused }: Left) {
     if unsent.total() > 0 {
         eprintln!(
-            "supafs: {} not sent in time; the spool keeps what is to be sent, and the next mount of this bucket goes \
-             on: see `supafs spool list`",
+            "supafs: {} not sent in time; the spool keeps what is to be sent, and the next mount of the same \
+             bucket and prefix goes on: see `supafs spool list`",
             of(unsent)
         );
     }

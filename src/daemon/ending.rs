@@ -55,7 +55,7 @@ pub(super) async fn drain(fs: &Fs, stats: &Stats, timeout: Duration, tell: impl 
         tracing::error!(
             uploads = unsent.uploads,
             deletions = unsent.deletions,
-            "not sent in time; the next mount of this bucket goes on: see `supafs spool list`"
+            "not sent in time; the next mount of the same bucket and prefix goes on: see `supafs spool list`"
         );
     }
     if refused.contents > 0 {

@@ -342,6 +342,13 @@ impl Fs {
             self.refused(ino, draft, &error);
             return Err(error);
         }
+        if draft.state().is_settings_only() {
+            // What was set was for content that is gone.
+            draft.state().key = None;
+            tracing::warn!(%key, "the object was replaced by somebody else meanwhile; what was set on the one before counts no more");
+            self.lost_name(ino);
+            return Ok(());
+        }
         let beside = conflict_key(&key);
         {
             let _changing = draft.changing().await;

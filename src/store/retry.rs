@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use http::StatusCode;
 
 use super::clock::Clock;
 use super::first_answer::obstacle;
@@ -245,7 +246,14 @@ impl Failure {
         } else {
             meaning(call.operation, status, &code, error.message().unwrap_or_default())
         };
-        let message = error.message().map_or_else(|| in_words(error), ToOwned::to_owned);
+        let message = match (error.message(), StatusCode::from_u16(status)) {
+            (Some(message), _) => message.to_owned(),
+            // The answer to a HEAD has no body, and a gateway's has none of S3.
+            (None, Ok(status)) if status.as_u16() >= 400 => {
+                format!("the server gives no reason but {status}")
+            }
+            _ => in_words(error),
+        };
         let obstacle = if expired { None } else { obstacle(error, status) };
         Self {
             error: StoreError {

@@ -89,7 +89,13 @@ pub(super) fn permit(draft: &Draft, most: u64) -> Result<(), StoreError> {
     if holes <= most {
         return Ok(());
     }
-    let (holes, most) = (size::shown(holes), size::shown(most));
+    let (holes, most) = match (size::shown(holes), size::shown(most)) {
+        // What is over by little looks the same.
+        (holes_shown, most_shown) if holes_shown == most_shown => {
+            (format!("{holes} bytes"), format!("{most} bytes"))
+        }
+        both => both,
+    };
     tracing::error!(%key, holes, "not uploaded: the holes of the file are larger than --max-holes ({most}); raise --max-holes, or write a smaller file");
     let error = StoreError {
         kind: StoreErrorKind::TooLarge,

@@ -90,3 +90,20 @@ fn a_base_that_changes_while_its_parts_are_copied_is_never_mixed_in() {
     eventually("it is kept", || (staged(mount.place()).len() == 1).then_some(()));
     assert_eq!(bucket.keys().len(), 1);
 }
+
+#[test]
+fn what_is_set_on_a_file_that_others_replace_meanwhile_leaves_theirs_as_it_is() {
+    let backend = Backend::start();
+    let bucket = backend.bucket();
+    bucket.put("file", "before");
+    let options = "--write-back --write-back-delay 2s --metadata-ttl 1h";
+    let mount = Mount::with(&backend, &bucket, options);
+    assert_eq!(mount.names(""), ["file"]);
+    mount.sh("chmod 600 file");
+    bucket.put("file", "theirs, and longer");
+    let (place, code) = mount.leave();
+    assert_eq!(code, Some(0));
+    assert_eq!(bucket.bytes("file").as_deref(), Some(&b"theirs, and longer"[..]));
+    assert_eq!(bucket.own().len(), 1, "nothing lies beside it");
+    assert_eq!(staged(&place), [] as [serde_json::Value; 0]);
+}

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use supafs_standin::{Action, Fault};
 
 use crate::common::{Mount, errno, eventually};
+use crate::spool::staged;
 
 const AGES_SOON: &str = "--metadata-ttl 1s --negative-ttl 1s --op-timeout 6s";
 const AGED: Duration = Duration::from_millis(1500);
@@ -56,6 +57,8 @@ fn files_are_made_and_changed_in_folders_that_are_known() {
         assert_eq!(mount.read("ours/199"), b"199");
         assert_eq!(errno(fs::read(mount.at("ours/none"))), Errno::ENOENT);
         assert!(mount.log().contains("no server answers"));
+        // Why they wait is told in words for people.
+        assert!(staged(mount.place()).iter().all(|file| !file.to_string().contains("unhandled error")));
         backend.standin().clear_fault(outage);
         until_uploaded(&mount);
         for number in 2..200 {
