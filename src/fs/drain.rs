@@ -49,6 +49,8 @@ impl Fs {
         let progress = |_| progress(self.waiting());
         // How much is left at the end of the time is counted below.
         let _ = tokio::join!(writer.queue.drain(until, progress), writer.removals.drain(until, progress));
+        // What an upload that was waited for has left to delete.
+        let _ = writer.removals.drain(until, progress).await;
         let waiting = self.waiting();
         let unsent = Unsent { uploads: waiting.uploads + self.unsaved(writer), ..waiting };
         Left { unsent, refused: self.refused_later.count(&writer.spool) }

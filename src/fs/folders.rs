@@ -69,8 +69,6 @@ pub(super) struct Folder {
     /// The bucket holds nothing of the folder yet.
     is_new: bool,
     wanted: Mutex<Wanted>,
-    /// What the folder looked like before the first of the changes.
-    before: Option<Attrs>,
     /// Held while it is written. Whether that was tried.
     writing: tokio::sync::Mutex<bool>,
 }
@@ -78,6 +76,8 @@ pub(super) struct Folder {
 #[derive(Clone, Default)]
 struct Wanted {
     entries: Entries,
+    /// What the folder looked like before the first of the changes that show.
+    before: Option<Attrs>,
     /// Counts changes.
     generation: u64,
 }
@@ -139,7 +139,6 @@ impl Fs {
                 record: Draft::new(&writer.spool, state)?,
                 is_new,
                 wanted: Mutex::default(),
-                before,
                 writing: tokio::sync::Mutex::default(),
             });
             folders.insert(prefix.into(), Arc::clone(&folder));
@@ -148,6 +147,7 @@ impl Fs {
         {
             let mut wanted = folder.wanted.lock();
             wanted.entries.extend(entries);
+            wanted.before = wanted.before.or(before);
             wanted.generation += 1;
             folder.record.state().changes.metadata.clone_from(&wanted.entries);
         }
@@ -290,9 +290,9 @@ impl Fs {
                 continue;
             }
             let to = format!("{target}{}", &folder.prefix[source.len()..]);
-            let entries = folder.wanted.lock().entries.clone();
+            let Wanted { entries, before, .. } = folder.wanted.lock().clone();
             self.known.moved_directory(&folder.prefix, &to);
-            if let Err(error) = self.queue_folder(&to, entries, (folder.is_new, folder.before)) {
+            if let Err(error) = self.queue_folder(&to, entries, (folder.is_new, before)) {
                 // What was acknowledged stays in the spool.
                 tracing::error!(
                     folder = to, %error,
@@ -362,8 +362,8 @@ impl Fs {
         if !folder.is_new {
             tracing::error!(folder = prefix, why, "what was set on a folder is not in the bucket");
             self.refused_later.settings(prefix);
-            let entries = folder.wanted.lock().entries.clone();
-            self.unset_directory(prefix, &entries, folder.before);
+            let Wanted { entries, before, .. } = folder.wanted.lock().clone();
+            self.unset_directory(prefix, &entries, before);
             return folder.record.discard();
         }
         tracing::error!(folder = prefix, why, "the server refused a new folder; see `supafs spool list`");

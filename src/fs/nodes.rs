@@ -2,7 +2,8 @@
 //!
 //! No object stands for a node, and no request is made for one. Its entry lies over the listing until the node is
 //! removed, so that it hides an object of the same name that another client makes meanwhile. What was removed here
-//! before the node took its name stays gone beneath it. Its inode lives as long as it has a name. A node may have several names: ssh makes its control socket under one and links it to another.
+//! before the node took its name stays gone beneath it. Its inode lives as long as it has a name. A node may have several
+//! names: ssh makes its control socket under one and links it to another.
 
 use super::inode::{Inode, InodeTable};
 use super::rename::End;

@@ -37,6 +37,8 @@ struct Move<'a> {
     target: String,
     /// What has the new name, as far as it is in the bucket.
     replaced: Option<&'a Entry>,
+    /// No server answers: another client may have taken the new name.
+    is_unseen: bool,
     /// The version of it that is there, as far as it is known.
     is_replaced: Option<Expected>,
     /// What uploads of it may have put there instead, by size and time.
@@ -89,7 +91,8 @@ impl Fs {
             return Ok(());
         }
         let entry = self.meta.lookup(&from.prefix, name).await?.entry.ok_or(ErrorKind::NotFound)?;
-        let replaced = self.meta.lookup(&to.prefix, new_name).await?.entry;
+        let found = self.meta.lookup(&to.prefix, new_name).await?;
+        let replaced = found.entry;
         if replaced.is_some() && no_replace {
             return Err(ErrorKind::Exists.into());
         }
@@ -107,7 +110,7 @@ impl Fs {
         } else {
             // A node is in the way of no object.
             let replaced = replaced.filter(|replaced| !matches!(replaced.kind, Kind::Node(_)));
-            self.rename_file(&from, &to, &entry, component, replaced.as_ref()).await
+            self.rename_file(&from, &to, &entry, component, (replaced.as_ref(), found.has_aged)).await
         }
     }
 
@@ -117,7 +120,7 @@ impl Fs {
         to: &End<'_>,
         entry: &Entry,
         mut component: String,
-        replaced: Option<&Entry>,
+        (replaced, is_unseen): (Option<&Entry>, bool),
     ) -> Result<(), FsError> {
         if matches!(entry.kind, Kind::Link(_)) {
             component.push_str(name::LINK_SUFFIX);
@@ -140,6 +143,7 @@ impl Fs {
             source,
             target,
             replaced,
+            is_unseen,
             is_replaced: None,
             attempted: vec![],
             unsaved: None,
@@ -365,6 +369,7 @@ impl Fs {
                 let before = state.clone();
                 state.key = Some(target.clone());
                 state.expected = None;
+                state.was_made_unseen |= step.is_unseen;
                 let renamed =
                     state.stored_headers.as_ref().and_then(|had| renamed_headers(had, source, target));
                 state.stored_headers = renamed.or(state.stored_headers.take());

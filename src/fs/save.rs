@@ -246,8 +246,8 @@ impl Fs {
     /// Notes why a file did not get into the bucket.
     async fn has_failed(&self, ino: u64, draft: &Draft, error: FsError) -> FsError {
         if let Some(cause) = &error.cause {
-            // Also where the server was only asked what the key holds.
-            draft.state().error.get_or_insert_with(|| cause.clone());
+            // Also where the server was only asked what the key holds. The last error decides what becomes of the file.
+            draft.state().error = Some(cause.clone());
         }
         self.refused(ino, draft, &error);
         if error.cause.as_ref().is_some_and(|cause| is_final(cause.kind)) {
@@ -342,11 +342,8 @@ impl Fs {
             self.refused(ino, draft, &error);
             return Err(error);
         }
-        if draft.state().is_settings_only() {
-            // What was set was for content that is gone.
-            draft.state().key = None;
+        if self.drop_settings(ino, draft) {
             tracing::warn!(%key, "the object was replaced by somebody else meanwhile; what was set on the one before counts no more");
-            self.lost_name(ino);
             return Ok(());
         }
         let beside = conflict_key(&key);
@@ -393,14 +390,35 @@ impl Fs {
         self.lost_name(ino);
     }
 
+    /// What was set on content that is gone is not wanted. `false`: the file is open, and what is written to it next must
+    /// not go with its draft, or there is more than settings.
+    fn drop_settings(&self, ino: u64, draft: &Arc<Draft>) -> bool {
+        let lost = {
+            // With the table held, so that whoever opens the file finds the draft or a name that is lost.
+            let mut inodes = self.inodes.lock();
+            let is_open = inodes.get(ino).is_some_and(|inode| inode.opens() > 0);
+            let mut state = draft.state();
+            if is_open || !state.is_settings_only() {
+                return false;
+            }
+            state.key = None;
+            drop(state);
+            let lost = take_name(&mut inodes, ino);
+            inodes.end_draft(ino, draft);
+            lost
+        };
+        self.forget_name(lost);
+        true
+    }
+
     /// The name of a file stands for what the server has, from now on.
     fn lost_name(&self, ino: u64) {
-        let mut inodes = self.inodes.lock();
-        let Some(inode) = inodes.get(ino) else { return };
-        let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
-        inodes.detach(ino);
-        let Some(prefix) = inodes.key(parent) else { return };
-        drop(inodes);
+        let lost = take_name(&mut self.inodes.lock(), ino);
+        self.forget_name(lost);
+    }
+
+    fn forget_name(&self, lost: Option<(u64, String, Box<[u8]>)>) {
+        let Some((parent, prefix, name)) = lost else { return };
         self.meta.unchanged(&prefix, &name);
         self.meta.invalidate(&prefix);
         self.invalidate(super::Invalidation::Name { parent, name });
@@ -541,6 +559,14 @@ impl Fs {
         let delays = if draft.is_streaming() { 0.25 } else { 1.0 };
         writer.queue.push(draft.id(), delays, Arc::new(Save { fs, ino, draft: Arc::clone(draft) }));
     }
+}
+
+/// Takes the name off a file; answers the directory, with its prefix, and the name.
+fn take_name(inodes: &mut InodeTable, ino: u64) -> Option<(u64, String, Box<[u8]>)> {
+    let inode = inodes.get(ino)?;
+    let (parent, name) = (inode.parent(), Box::<[u8]>::from(inode.name()));
+    inodes.detach(ino);
+    Some((parent, inodes.key(parent)?, name))
 }
 
 /// Where ours goes when somebody else's keeps the name.

@@ -171,12 +171,14 @@ impl Fs {
 
     /// The key of a file whose content nobody is changing.
     fn stored_key(&self, ino: u64) -> Option<String> {
-        let is_unchanged = |draft: &Arc<Draft>| draft.state().is_settings_only();
-        let inodes = self.inodes.lock();
-        let inode = inodes.get(ino).filter(|inode| !inode.is_detached())?;
-        inode.draft().is_none_or(is_unchanged).then_some(())?;
-        inode.file()?;
-        inodes.key(ino)
+        let (key, draft) = {
+            let inodes = self.inodes.lock();
+            let inode = inodes.get(ino).filter(|inode| !inode.is_detached())?;
+            inode.file()?;
+            (inodes.key(ino)?, inode.draft().cloned())
+        };
+        // Not with the table held: a write holds the draft's state while the spool's disk is slow.
+        draft.is_none_or(|draft| draft.state().is_settings_only()).then_some(key)
     }
 
     /// Whether files can be made here at all: not beside the buckets of `mount --all`.
@@ -259,10 +261,8 @@ impl Fs {
         if !is_unknown {
             return;
         }
-        if let Err(FsError { cause: Some(cause), .. }) = self.upload_draft(ino, draft).await {
-            // A server that is away is not asked before every change.
-            draft.state().error.get_or_insert(cause);
-        }
+        // A server that is away is not asked before every change: its error is noted.
+        drop(self.upload_draft(ino, draft).await);
     }
 
     pub(super) fn show_draft(&self, ino: u64) {

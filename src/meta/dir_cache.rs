@@ -77,8 +77,8 @@ pub(super) struct Inner {
 pub struct DirCache(pub(super) Arc<Inner>);
 
 impl DirCache {
-    #[must_use]
     /// A cache that knows nothing yet. `bridges_outages`: while no server answers, what was last known counts.
+    #[must_use]
     pub fn new(
         store: Arc<dyn ObjectStore>,
         tuning: &Tuning,

@@ -64,7 +64,7 @@ pub struct State {
     pub uploaded: Option<Instant>,
     /// It was left in the spool: what the key holds now may be newer, also where it held nothing.
     pub is_recovered: bool,
-    /// It was made while no server answered: another client may have made one, too.
+    /// It got its name while no server answered: another client may have taken that, too.
     pub was_made_unseen: bool,
     /// The headers that the object at `key` has, where known.
     pub stored_headers: Option<ObjectHeaders>,

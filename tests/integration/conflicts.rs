@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use supafs_standin::Fault;
 
@@ -106,4 +106,27 @@ fn what_is_set_on_a_file_that_others_replace_meanwhile_leaves_theirs_as_it_is() 
     assert_eq!(bucket.bytes("file").as_deref(), Some(&b"theirs, and longer"[..]));
     assert_eq!(bucket.own().len(), 1, "nothing lies beside it");
     assert_eq!(staged(&place), [] as [serde_json::Value; 0]);
+}
+
+#[test]
+fn what_is_written_after_a_setting_that_lost_is_not_lost_with_it() {
+    let backend = Backend::start();
+    for options in ["", "--write-back"] {
+        let bucket = backend.bucket();
+        bucket.put("file", "before");
+        let mount = Mount::with(&backend, &bucket, &format!("{options} --metadata-ttl 1h"));
+        let file = File::options().read(true).write(true).open(mount.at("file")).expect("opened");
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).expect("it is set");
+        bucket.put("file", "theirs, and longer");
+        // The mode goes up now, and finds another object.
+        let synced = file.sync_all();
+        let written = file.write_all_at(b"ours", 0).is_ok();
+        let is_acknowledged = close(file).is_ok() && written;
+        let (place, _) = mount.leave();
+        assert_eq!(bucket.bytes("file").as_deref(), Some(&b"theirs, and longer"[..]), "{synced:?}");
+        let beside =
+            bucket.own().into_keys().any(|key| bucket.bytes(&key).is_some_and(|b| b.starts_with(b"ours")));
+        let is_kept = staged(&place).iter().any(|file| file["settings_only"] == false);
+        assert!(!is_acknowledged || beside || is_kept, "{options}: acknowledged, and nowhere");
+    }
 }

@@ -104,6 +104,27 @@ fn what_others_made_meanwhile_keeps_its_name() {
 }
 
 #[test]
+fn a_file_that_is_renamed_to_what_others_made_meanwhile_leaves_theirs() {
+    let backend = standin_only!("it goes away on demand");
+    let bucket = backend.bucket();
+    bucket.put("dir/old", "old");
+    let options = format!("--write-back --write-back-delay 15s {AGES_SOON}");
+    let mount = Mount::with(&backend, &bucket, &options);
+    assert_eq!(mount.names("dir"), ["old"]);
+    fs::write(mount.at("dir/draft"), "ours").expect("it waits");
+    let outage = backend.fault(Fault::new(Action::Reset).bucket(&bucket.name));
+    sleep(AGED);
+    bucket.put("dir/new", "theirs");
+    fs::rename(mount.at("dir/draft"), mount.at("dir/new")).expect("it is known that there is none");
+    backend.standin().clear_fault(outage);
+    until_uploaded(&mount);
+    assert_eq!(bucket.bytes("dir/new").as_deref(), Some(&b"theirs"[..]));
+    let beside: Vec<_> = bucket.own().into_keys().filter(|key| key.contains("new (conflict ")).collect();
+    assert_eq!(beside.len(), 1, "{beside:?}");
+    mount.stop();
+}
+
+#[test]
 fn where_close_waits_for_the_server_so_does_a_lookup() {
     let backend = standin_only!("it goes away on demand");
     let bucket = backend.bucket();
